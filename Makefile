@@ -104,11 +104,11 @@ remove-source: $(READY) ## Show the same of a source without models (NAME=s; ARG
 	@$(LOCAL) onboard remove-source --name "$(NAME)" $(ARGS)
 
 .PHONY: migrate
-migrate: $(READY) ## Show how specs and state of the version before become this one's (ARGS=--apply: do it)
+migrate: $(READY) ## Show how specs and state of the previous version are migrated (ARGS=--apply: migrate them)
 	@$(LOCAL) migrate $(ARGS)
 
 .PHONY: verify
-verify: $(READY) ## Name what was changed in ledgers, registered versions and files of the lake since it was written
+verify: $(READY) ## List what was changed in ledgers, registered versions and lake files after it was written
 	@$(LOCAL) verify
 
 .PHONY: ledger-verify
@@ -132,7 +132,7 @@ sign: $(READY) ## Sign versions registered before there was a key (MODEL=m VERSI
 	@$(LOCAL) sign $(MODEL) $(VERSION)
 
 .PHONY: reproduce
-reproduce: $(READY) ## Make a version again from its recipe and compare (MODEL=m VERSION=v; default: the champion)
+reproduce: $(READY) ## Train a version again from its recipe and compare (MODEL=m VERSION=v; default: the champion)
 	@test -n "$(MODEL)" || { echo "Which model? make reproduce MODEL=card_fraud"; exit 1; }
 	@$(LOCAL) step reproduce --inputs '{"model": "$(MODEL)", "version": $(if $(VERSION),"$(VERSION)",null)}'
 

@@ -3,7 +3,7 @@ after the other in one process, on the same data, machine and servers, in one ru
 
     make bench-loop                  # about five minutes; ARGS='--customers 5000' makes the data larger
 
-The stack has started up before the files land: its start is no part of the loop. The stack is healthy when its programs
+The stack has started before the files land: its start is not part of the loop. The stack is healthy when its programs
 answer, but for ten seconds more Airflow parses all DAG files for the first time, and nothing watches landing.
 
 Prints the ratio (goal: at most 1.2), the steps of both, and a timeline: the tasks that decided when the champion

@@ -1,4 +1,4 @@
-"""Events at a steady rate while everything around the service happens: swaps, rollbacks, a registry that is gone, a
+"""Requests at a steady rate while everything happens around the service: swaps, rollbacks, a registry that is gone, a
 Redis that restarts, a worker that is killed.
 
     make bench-soak                          # 200,000 requests at 250/s, 50 swaps, 10 rollbacks: a quarter of an hour

@@ -1,4 +1,4 @@
-"""`<source>_backfill`: takes in all deliveries of a range of days again, and computes their features. By hand only."""
+"""`<source>_backfill`: ingests all deliveries of a range of days again, and computes their features. By hand only."""
 
 from airflow.sdk import DAG, task
 from perennial_airflow.assets import backfill_event, features_asset, landing_asset

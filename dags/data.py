@@ -1,4 +1,4 @@
-"""`<source>_landing` watches landing; `<source>_data` takes in one delivery: check and ingest, features, online."""
+"""`<source>_landing` watches landing; `<source>_data` ingests one delivery: check and ingest, features, online."""
 
 from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset

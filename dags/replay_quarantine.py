@@ -1,4 +1,4 @@
-"""`<source>_replay_quarantine`: judges quarantined rows again, and computes their features. By hand only."""
+"""`<source>_replay_quarantine`: validates quarantined rows again, and computes their features. By hand only."""
 
 from airflow.sdk import DAG
 from perennial_airflow.deliveries import landed_file

@@ -1,4 +1,4 @@
-"""`<model>_reproduce`: makes a registered version again from its recipe, and compares. By hand only."""
+"""`<model>_reproduce`: trains a registered version again from its recipe, and compares. By hand only."""
 
 from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator

@@ -1,4 +1,4 @@
-"""`<source>_restore_online`: the newest feature rows of the lake go online again. By hand only."""
+"""`<source>_restore_online`: puts the newest feature rows of the lake online again. By hand only."""
 
 from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator

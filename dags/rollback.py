@@ -1,4 +1,4 @@
-"""`<model>_rollback`: back to the version that served before. By hand only."""
+"""`<model>_rollback`: returns to the previous version. By hand only."""
 
 from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator

@@ -34,7 +34,7 @@ class Change(Frozen):
       evening (0.3);
     - zero_amounts, stuck_terminals: the share of terminals that silently report the amount 0, or the id of one
       terminal (0.2);
-    - moved_frauds: the share of frauds that are none any more; as many other payments, chosen at random, are frauds
+    - moved_frauds: the share of frauds that no longer are frauds; as many other payments, chosen at random, are frauds
       instead (0.5). The payments themselves do not change.
     """
 

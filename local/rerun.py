@@ -1,7 +1,7 @@
 """Runs the step of a failed task again, with the task's inputs, on a copy of the stack's state.
 
-The inputs hold the snapshot of the task's run: its tables' versions, its horizon, its champion. What no snapshot pins,
-such as the ledger, is as it is now.
+The inputs hold the snapshot of the task's run: its tables' versions, its horizon, its champion. State that no snapshot
+pins, such as the ledger, is read as it is now.
 """
 
 import json

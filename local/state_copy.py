@@ -44,7 +44,7 @@ def copy_state(live: StateSettings, folder: Path, mlflow: bool) -> list[str]:
     missing = []
     online = Path(live.online)
     if "://" in live.online:
-        missing.append("The online store is no file. The copy has an empty one.")
+        missing.append("The online store is not a file. The copy has an empty one.")
     elif online.exists() and online.parent != Path(live.feature_registry).parent:
         files.append(_File(online, folder / "feast" / "online.db"))
     if mlflow and not (live.home / "mlflow" / "mlflow.db").exists():

@@ -81,7 +81,7 @@ def _call(command: str, found_in: str, settings: StateSettings) -> StepCall:
     words.whitespace_split, words.commenters = True, ""
     given: dict[str, str] = {}
     before = ""
-    # The line may go on behind the command with text that is no shell code, so it is read no further than needed.
+    # The line may go on behind the command with text that is not shell code, so it is read no further than needed.
     for word in words:
         if word == "--inputs":
             given |= {"step": before, word: next(words, "")}

@@ -148,7 +148,7 @@ def ledger_verify(stack: Stack, models: list[str]) -> int:
 
 
 def verify(stack: Stack) -> int:
-    """Check that ledgers, versions and lake are as they were written, in this process."""
+    """Check that ledgers, versions and lake are unchanged, in this process."""
     return _replace_process(stack, "training.verify")
 
 
@@ -196,6 +196,6 @@ VERBS = {
     "up": (up, "start the stack, return when it is healthy"),
     "down": (down, "stop it"),
     "status": (status, "what runs, and the champion of each model"),
-    "verify": (verify, "check that ledgers, versions and lake are as they were written"),
+    "verify": (verify, "check that ledgers, versions and lake are unchanged"),
     "clean": (clean, "stop it and delete its state"),
 }

@@ -1,4 +1,5 @@
-"""ONNX files that harm who loads them: each is a model of `columns` features that takes too much memory, or no end."""
+"""ONNX files that harm whoever loads them: each is a model of `columns` features that takes too much memory, or no
+end."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests of serving and of rollouts stand on: tiny real models, real servers, a real online store."""
+"""What the tests of serving and of rollouts use: tiny real models, real servers, a real online store."""
 
 import os
 import signal

@@ -31,10 +31,10 @@ def request_of(model: str, version: int, known: Approvals, registry: Registry) -
     """The request in the ledger. Raises InputError when there is none, or the registry has another artifact."""
     if version not in known.requests:
         waiting = ", ".join(map(str, known.waiting())) or "none"
-        raise InputError(f"Nobody was to approve {model} version {version}", f"Versions that wait: {waiting}.")
+        raise InputError(f"No approval of {model} version {version} was requested", f"Versions that wait: {waiting}.")
     request, found = known.requests[version], registry.get(model, version)
     if found.digest != request.digest:
-        problem = f"{model} version {version} has digest {found.digest}, to approve was {request.digest}"
+        problem = f"{model} version {version} has digest {found.digest}, but the request names {request.digest}"
         raise InputError(problem, "The registry was restored from an older copy. Start another training run.")
     return request
 
@@ -42,7 +42,7 @@ def request_of(model: str, version: int, known: Approvals, registry: Registry) -
 def end(ending: Ended, spec: ModelSpec, settings: StateSettings) -> Ended:
     """End the request of a version, and return the end that the ledger keeps: an earlier one stays.
 
-    The tags of the version and its evidence say it, and a version that is not approved is no challenger any more. May
+    The tags of the version and its evidence say it, and a version that is not approved is no longer a challenger. May
     be repeated.
     """
     registry, ledger, model = Registry(settings.tracking_uri), Ledger(settings.ledger), spec.name

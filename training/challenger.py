@@ -120,8 +120,8 @@ def _times(tags: Mapping[str, str], what: str) -> cost.Times:
 
 
 def _latency(challenger: Challenger, kept: StoredCheckpoint) -> Found:
-    """A measurement that kept the budget is not repeated: the step gives the same verdict again. One that did not is:
-    the machine may have been busy."""
+    """A measurement that kept the budget is not repeated: the step gives the same verdict again. One that did not is
+    repeated: the machine may have been busy."""
     section, content = challenger.task.evaluation.latency, kept.load()
     found = None if content is None else Latency.model_validate_json(content)
     if found is None or not latency.within(found, section):
@@ -145,7 +145,7 @@ def _timed(model: OnnxModel, features: np.ndarray, rounds: int, calls: int) -> n
 
 
 def _stability(challenger: Challenger, champion: Champion | None, settings: StateSettings) -> Found:
-    """Where the two cannot be compared the verdict is negative anyway, so nothing is fitted."""
+    """If the two cannot be compared, the verdict is negative anyway, so nothing is fitted."""
     metric, own, task = challenger.primary, challenger.inputs.seed, challenger.task
     comparable = champion is None or champion.differences is not None
     metadata = challenger.model.metadata
@@ -185,7 +185,7 @@ def _explained(challenger: Challenger) -> tuple[dict[str, dict[str, float]], dic
 
 def _former(challenger: Challenger, champion: Champion | None, runs: Runs, settings: StateSettings) -> dict[int, float]:
     """Version → the primary metric on its own holdout, of `champion` and the newest ones before it. The ledger says
-    which they are: a version that a person has refused is none."""
+    which they are; a version that a person has refused was not one."""
     model, registry = challenger.task.spec.name, Registry(settings.tracking_uri)
     moves = [entry.body for entry in Ledger(settings.ledger).entries(model, ROLLOUT)]
     served = [int(body["version"]) for body in reversed(moves) if body.get("phase") == "finished"]

@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _chosen(source: str, model: str, settings: StateSettings) -> tuple[list[str], list[str]]:
-    """The sources and the models to check. A model without a source, or of one that does not exist, reports that."""
+    """The sources and the models to check. A model without a source, or of one that does not exist, reports that
+    itself."""
     known = source_names(settings.feature_repo)
     if model:
         spec_file("model", model, settings.models_dir, model_names)  # Raises ConfigError when there is none.
@@ -54,7 +55,7 @@ def _report(checked: Checked) -> bool:
     what, problems = checked.what, checked.problems
     sure = [problem for problem in problems if problem.sure]
     if checked.waits_for:
-        print(f"– {what}: not checked, because {checked.waits_for} has to be corrected first")
+        print(f"– {what}: not checked: correct {checked.waits_for} first")
         return False
     print(f"✗ {what}: {len(sure)} to correct" if sure else f"✓ {what}: nothing to correct ({checked.seconds:.1f} s)")
     for problem, line in zip(problems, listing(problems), strict=True):

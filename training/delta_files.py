@@ -1,7 +1,7 @@
 """Writes the files of a Delta table, for a commit that names them, in little memory.
 
-delta-rs holds all rows of a write in memory until it is committed. Files that no commit names are no part of the table;
-vacuum deletes them.
+delta-rs holds all rows of a write in memory until it is committed. Files that no commit names do not belong to the
+table; vacuum deletes them.
 """
 
 import json
@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 #: A file is closed when it has this size.
 FILE_BYTES = 96 << 20
-#: Longer texts are no bounds in the statistics of a file.
+#: Longer texts cannot be bounds in the statistics of a file.
 _LONGEST_BOUND = 128
 
 

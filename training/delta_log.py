@@ -1,9 +1,9 @@
-"""What delta-rs does not tell of a table and its log, `<table>/_delta_log`: that the log is lost, which commit it
-holds, and that the newest commit or a file is not whole.
+"""What delta-rs does not report about a table and its log, `<table>/_delta_log`: that the log is lost, which commit it
+holds, and that the newest commit or a file is incomplete.
 
-A copy can leave out the log. delta-rs then takes the table for one that does not exist yet, and the next write would
-make the loss final. After a power cut the newest commit may be empty, and delta-rs reads it without a word. Commits and
-files are looked at only on a disk: an object store writes whole files.
+A copy may lack the log. delta-rs then treats the table as one that does not exist yet, and the next write makes the
+loss permanent. After a power cut the newest commit may be empty, and delta-rs reads it silently. Commits and files are
+looked at only on a disk: an object store writes whole files.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def refuse_lost_log(table: str) -> None:
     files = [path for path in storage.tree(table) if path.split("/")[0] not in (LOG_FOLDER, RECORDS)]
     if files:
         hint = f"Stop what writes to it, then {_RESTORE}. To begin with an empty table, move the folder away."
-        raise DataContractError(f"{table} has {len(files)} files of a table, and no log of it in {LOG_FOLDER}/", hint)
+        raise DataContractError(f"{table} has {len(files)} table files, but no log in {LOG_FOLDER}/", hint)
 
 
 def refuse_damage(table: str, error: Exception) -> None:
@@ -84,7 +84,7 @@ def refuse_lost_files(opened: "DeltaTable") -> None:
         if not file.is_file() or file.stat().st_size != size:
             hint = "Restore it from a backup, or deliver or compute the partition again, which writes another file."
             found = "is missing" if not file.is_file() else f"has {file.stat().st_size} bytes, not {size}"
-            raise DataContractError(f"Version {opened.version()} of table {folder} is not whole: {file} {found}", hint)
+            raise DataContractError(f"Version {opened.version()} of table {folder} is incomplete: {file} {found}", hint)
 
 
 def flush_newest(opened: "DeltaTable", since: int | None = None) -> None:
@@ -104,7 +104,7 @@ def flush_newest(opened: "DeltaTable", since: int | None = None) -> None:
 
 
 def _refuse_torn(commit: Path) -> None:
-    """delta-rs reads a commit that is empty, or was cut off after a line, without a word."""
+    """delta-rs silently reads a commit that is empty, or was cut off after a line."""
     try:
         content = commit.read_text()
         actions = [json.loads(line) for line in content.splitlines()]
@@ -122,7 +122,7 @@ def _refuse_torn(commit: Path) -> None:
         "The machine lost power, or its disk is damaged. No step has reported this commit as done: move the file away "
         "and run the step again that wrote it."
     )
-    raise DataContractError(f"The last commit of {commit.parents[1]} is not whole: {commit} {why}", hint)
+    raise DataContractError(f"The last commit of {commit.parents[1]} is incomplete: {commit} {why}", hint)
 
 
 def commit_path(version: int) -> str:

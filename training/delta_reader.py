@@ -29,7 +29,7 @@ class Span(NamedTuple):
 
 
 def dataset(opened: DeltaTable) -> ds.FileSystemDataset:
-    """The rows of `opened`, without what delta-rs says falsely of files from before a column was added.
+    """The rows of `opened`, without delta-rs's wrong statistics of files from before a column was added.
 
     It promises pyarrow `column >= null` of them, so `is_valid` is true and `is_null` false of each of their rows, in
     filters of ours as in those of DuckDB. Of such a file only the promises about whole columns are kept.

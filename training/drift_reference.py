@@ -32,7 +32,7 @@ def champion_reference(
     work = settings.scratch / spec.name
     path = work / "datasets" / metadata.dataset_id / datasets.REFERENCE
     if metadata.window or not path.is_file():
-        # Not beside the dataset's files: a folder with some of them is no dataset. They are of the usual window.
+        # Not beside the dataset's files: a folder with some of them is not a dataset. They are of the usual window.
         path = work / "references" / metadata.dataset_id / metadata.window / datasets.REFERENCE
     kept = f"{REFERENCE}/{datasets.REFERENCE}"
     named = f"version {champion.version} of {champion.model}"

@@ -118,7 +118,7 @@ def _model(path: str, metadata: str) -> OnnxModel:
     described, content = ArtifactMetadata.model_validate_json(metadata), Path(path).read_bytes()
     if (found := digest(content)) != described.digest:
         hint = "Run the step again: it sends the file anew."
-        raise DataContractError(f"{path} has the digest {found}, and not {described.digest}", hint)
+        raise DataContractError(f"{path} has the digest {found}, not {described.digest}", hint)
     model = OnnxModel(described, OnnxScorer(content))
     model.check_golden()
     return model

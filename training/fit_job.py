@@ -172,7 +172,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a training has taken since it began: seconds on the clock, and of the CPUs by this process."""
+    """What a training has taken since it began: wall seconds, and CPU seconds of this process."""
 
     seconds: float
     cpu_seconds: float

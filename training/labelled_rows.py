@@ -69,7 +69,7 @@ def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, days: 
 def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
     """The events from the training window's start to the holdout's end whose label was known at `as_of`.
 
-    Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
+    Raises DataContractError when a day's labels are missing: the rest would not be representative.
     """
     event_time, identity = spec.source.events.time_column, spec.source.id_column
     window = Days(start=chosen.train.start, end=chosen.holdout.end)

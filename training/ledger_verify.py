@@ -37,7 +37,7 @@ def without_spec(model: str, settings: StateSettings) -> int:
     for fault in faults:
         print(f"✗ {fault}", file=sys.stderr)
     if not faults:
-        print(f"The ledger of {model}, which has no spec, is whole; {anchors} versions agree")
+        print(f"The ledger of {model}, which has no spec, is intact; {anchors} versions agree")
     return ExitCode.DATA_CONTRACT if faults else ExitCode.OK
 
 

@@ -41,10 +41,10 @@ class NightlyShare:
         return share(sizes, looks, self._night, self._nights)
 
     def found_good(self, table: str, paths: Set[str]) -> None:
-        """These files were read and are as they were written. Others are asked for again."""
+        """These files were read and are unchanged. Others are read again."""
         for path in paths:
             self._now[table][path] = Looks(self._now[table][path].seen, self._night)
 
     def keep(self) -> None:
-        """Files that are no part of the tables any more are forgotten."""
+        """Files that no longer belong to the tables are forgotten."""
         storage.write(self._uri, json.dumps(_Tables.dump_python(self._now, mode="json")).encode())

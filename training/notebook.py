@@ -1,4 +1,4 @@
-"""What the loop knows, as pandas DataFrames: for notebooks and scripts. Importable as `perennial`.
+"""The data of the loop as pandas DataFrames, for notebooks and scripts. Importable as `perennial`.
 
 Everything here only reads. The settings are those of the environment (`CT_*`), as for a step; `make up` and `make demo`
 keep their state in `.perennial`. docs/notebook.md shows how to use it.
@@ -44,7 +44,7 @@ class LoadedDataset:
 
 @dataclass(frozen=True)
 class ExplainedDecision:
-    """Why an event was answered as it was. `print` shows it as text."""
+    """Why an event got its prediction. `print` shows it as text."""
 
     model: str
     #: The row of the prediction log: outputs, decision, role, version, times.
@@ -106,7 +106,7 @@ def load_features(
 
 
 def load_dataset(model: str, as_of: date | None = None, settings: StateSettings | None = None) -> LoadedDataset:
-    """The training and the holdout rows that a training run as of that day gets: windows, gates and all.
+    """The training and the holdout rows that a training run as of that day gets, with the same windows and checks.
 
     `as_of` None: the day after the newest label. Raises DataContractError as the step `dataset` does.
     """

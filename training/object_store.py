@@ -8,7 +8,7 @@ machine, of a pod and of a web identity are found by each client itself.
 
 Arrow's file systems are in C++. That of delta-rs is in Python, and no table may be read through it: pyarrow starts a
 scan, as DuckDB asks it to, without letting other threads run Python meanwhile. If one of them holds the scan's lock and
-needs Python to open a file, both wait for ever.
+needs Python to open a file, the two deadlock.
 """
 
 import configparser

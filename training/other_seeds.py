@@ -1,6 +1,6 @@
 """Fit a challenger again with other seeds, and measure what comes out on the same holdout.
 
-Each seed that is finished is kept, so a step that was killed goes on with the next one, and a backtest, which holds one
+Each seed that is finished is kept, so a killed step continues with the next one, and a backtest, which holds one
 challenger against several champions, fits each once.
 """
 

@@ -1,7 +1,7 @@
 """`python -m training.restore_online [source …]`: fill the online store again from the newest feature tables.
 
 For a store that was flushed, lost or replaced. It runs the step `materialize` for each source, with the newest versions
-of its tables. Data runs may go on meanwhile: rows that are newer stay.
+of its tables. Data runs may continue meanwhile: newer rows stay.
 """
 
 import json

@@ -61,7 +61,7 @@ def _examiner(feed: str, promised: Days) -> "RowExaminer":
 
 @dataclass(frozen=True)
 class ValidationWork:
-    """Judges the rows of one of `shares` by its number. It can be pickled.
+    """Validates the rows of one of `shares` by its number. It can be pickled.
 
     `schema` is that of the landed rows. See training.domain.feature_engine.TaskEngine.
     """

@@ -55,7 +55,7 @@ def assist_step(name: str, inputs_json: str) -> int:
             assist(parse_inputs(spec, inputs_json, settings), settings)
         return ExitCode.OK
     except StepError as error:
-        log.error("Assisting %s failed: %s", name, error)
+        log.error("A further process of %s failed: %s", name, error)
         return error.exit_code
 
 

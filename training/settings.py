@@ -2,7 +2,7 @@
 
 The settings come in roles, and code takes the role that it needs: steps and adapters `StateSettings`, the prediction
 service `ServingSettings`, Airflow's launchers `LauncherSettings`. `Settings` is all of them. How a model is trained and
-judged is no setting; that is in its spec (training/models).
+judged is not a setting; that is in its spec (training/models).
 """
 
 import os
@@ -47,7 +47,7 @@ def _urls(text: str) -> str:
     for entry in _listed(text):
         name, equals, _ = entry.partition("=")
         if equals and "://" not in name and not NAMED_URL.fullmatch(entry):
-            raise ValueError(f"{name.strip()!r} is no name of a service. Write <service>=<url>, or a URL")
+            raise ValueError(f"{name.strip()!r} is not the name of a service. Write <service>=<url>, or a URL")
     return text
 
 
@@ -57,7 +57,7 @@ def _models(text: str) -> str:
         raise ValueError("write the names of models, comma separated, or * alone for all of the service")
     for name in names:
         if name != "*" and not re.fullmatch(NAME_PATTERN, name):
-            raise ValueError(f"{name!r} is no name of a model")
+            raise ValueError(f"{name!r} is not the name of a model")
     return text
 
 
@@ -122,14 +122,14 @@ class StateSettings(BaseSettings):
     """The API key that the steps send to the prediction service."""
     releasers: str = ""
     """The Airflow users, comma separated, who may roll back, force a training and decide about a version's approval.
-    Empty: everyone whom Airflow allows to."""
+    Empty: everyone whom Airflow allows."""
 
     artifact_maximum_mib: int = Field(MAXIMUM_MIB, ge=1)
-    """A model artifact with a larger file, or whose graph makes constants of more memory, is not loaded, in MiB."""
+    """In MiB: an artifact with a larger file, or whose graph has larger constants, is not loaded."""
 
     trusted_keys: str = ""
     """Public keys, comma separated, of which one must have signed a model version before it is loaded: PEM, or what
-    stands between its first and last line. Empty: signatures are not looked at. See docs/security.md."""
+    stands between its first and last line. Empty: signatures are not checked. See docs/security.md."""
     signing_key_file: str = Field("", json_schema_extra=IN_THE_IMAGE)
     """The file with the private key, PEM, that signs model versions: for the step `register` and `make sign` alone."""
     signing_key_password: SecretStr | None = None
@@ -138,7 +138,7 @@ class StateSettings(BaseSettings):
     git_sha: str | None = Field(None, json_schema_extra=IN_THE_IMAGE)
     """The commit of the code. Empty: read from the Git repository around the code, if there is one."""
     image: str | None = None
-    """The image that steps run in. It is recorded with their results, and step pods are made of it."""
+    """The image that steps run in. It is recorded with their results, and step pods run it."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Less severe log messages are left out."""
 
@@ -209,8 +209,8 @@ class ServingSettings(StateSettings):
     serving_models: Annotated[str, AfterValidator(_models)] = "*"
     """The models that a prediction service serves, comma separated; `*`: all whose spec has its name in `serving`."""
     serving_maximum_models: int = Field(0, ge=0)
-    """Models in memory at a time. Of more models, those whose last request is longest ago are unloaded, and loaded from
-    the replica's disk by their next request. 0: all models stay in memory."""
+    """Models in memory at a time. Beyond this, the least recently used are unloaded; their next request loads them from
+    the replica's disk. 0: all models stay in memory."""
     serving_name: str = Field(DEFAULT_SERVICE, pattern=NAME_PATTERN)
     """The name of the prediction service."""
     serving_management_port: int = Field(0, ge=0, le=65535)
@@ -222,14 +222,14 @@ class ServingSettings(StateSettings):
     """The folder with the last good copies of models, and with predictions that are not in the lake yet."""
 
     serving_load_mib: int = Field(1024, ge=64)
-    """Memory that the first load of a version may take beyond the artifact's libraries, in MiB. It is done in a process
-    of its own, whose end does not end the service. Keep twice that free beside the versions in memory."""
+    """Memory that the first load of a version may take beyond the artifact's libraries, in MiB. It runs in a separate
+    process, whose death does not stop the service. Keep twice that free beside the versions in memory."""
     serving_load_seconds: float = Field(30.0, gt=0)
     """Time limit for the first load of a version and the scores of its golden rows."""
 
     serving_ship_seconds: float = Field(60.0, gt=0)
-    """Seconds after which predictions are put into the lake, or sooner when there are many. Each time makes a commit
-    and a file. Until then they are on the replica's disk, and monitoring and a rollout's quality guard lack them."""
+    """Seconds after which predictions are put into the lake, or sooner when there are many. Each time adds a commit and
+    a file. Until then they are on the replica's disk, and monitoring and a rollout's quality guard lack them."""
 
     serving_lookup_seconds: float = Field(0.5, gt=0)
     """Time limit for a lookup of up to 100 events in the online store. A larger one gets proportionally more."""

@@ -1,5 +1,5 @@
-"""Whether the state is as it was written: the ledger, the registered versions, the files of the lake. Each fault is a
-sentence that names what was changed, added or removed."""
+"""Whether the state is unchanged: the ledger, the registered versions, the files of the lake. Each fault is a sentence
+that names what was changed, added or removed."""
 
 import hashlib
 import logging

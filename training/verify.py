@@ -1,4 +1,4 @@
-"""`python -m training.verify`: whether ledger, registered versions and the files of the lake are as they were written.
+"""`python -m training.verify`: whether ledger, registered versions and the files of the lake are unchanged.
 
 Runs the step `verify_source` for each source, `verify_model` for each model, and checks the ledgers of
 models that were removed.
@@ -17,7 +17,7 @@ from training.settings import load_settings
 
 
 def main() -> int:
-    """Returns 0 when all is as it was written, else the exit code of the first step that found a fault."""
+    """Returns 0 when nothing was changed, else the exit code of the first step that found a fault."""
     try:
         settings = load_settings()
         steps = [("verify_source", {"source": name}) for name in source_names(settings.feature_repo)]

@@ -1,7 +1,7 @@
-"""HTML pages that show data: values cannot become markup, and nothing is fetched from elsewhere.
+"""HTML pages that show data: values cannot become markup, and nothing is fetched from other hosts.
 
-A browser enforces the content security policy of the page's meta tag. So if a value is not escaped by mistake, the
-browser still runs nothing of it.
+A browser enforces the content security policy of the page's meta tag. So even if a value is not escaped by mistake, the
+browser does not run it.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What steps hand to each other, under `settings.work`.
+"""What steps pass to each other, under `settings.work`.
 
 A step works in plain folders under `settings.scratch`. Where `settings.work` is an object store that is only its own
 disk, and what others need is shared.

@@ -6,9 +6,9 @@
     python -m benchmarks.monitoring --table        # only print what a run with the same arguments has found so far
 
 Payments are generated, with and without planted changes, and pass through ingest and the feature tables. A champion is
-trained once per seed. Then the functions of the monitors and the broker look at the stream as of day after day. What
-is generated is kept in the folder, so that a change of the tests is judged without it being made again. So are the
-results of each seed, as long as the code is the same: a run that was killed goes on.
+trained once per seed. Then the functions of the monitors and the broker look at the stream as of day after day. What is
+generated is kept in the folder, so that a change of the tests is judged without it being made again. So are the results
+of each seed, as long as the code is the same: a killed run resumes.
 
 Changes that only labels show are measured on larger streams too, as at 1,000 customers a new fraud of 0.3 % of all
 events is two victims a week. Ten of 40,000 customers take about 70 minutes of CPU with a look a week, and 5 GB.

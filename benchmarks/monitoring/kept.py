@@ -1,4 +1,4 @@
-"""The results of seeds, kept on disk: a run that was killed goes on, and its table can be printed."""
+"""The results of seeds, kept on disk: a killed run resumes, and its table can be printed."""
 
 import hashlib
 from collections.abc import Sequence

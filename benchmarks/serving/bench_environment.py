@@ -1,4 +1,4 @@
-"""What the contenders stand on: a real model, a registry, Redis with feature rows, and processes to run them in."""
+"""What the compared servers need: a real model, a registry, Redis with feature rows, and processes to run them in."""
 
 import os
 import shutil

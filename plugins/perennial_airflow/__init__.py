@@ -1,4 +1,4 @@
-"""What the DAGs are made of: steps as tasks, the landing watcher, the wiring of retraining requests.
+"""The building blocks of the DAGs: steps as tasks, the landing watcher, the wiring of retraining requests.
 
 Airflow must be started with
 

@@ -1,7 +1,6 @@
 """Starts the runs of `<model>_approval`, in which a person decides about a version.
 
-These runs wait for days and are no training runs: of those there is one at a time, so a person who has not answered yet
-would block all training.
+These runs wait for days. Training runs go one at a time, so a person who has not answered yet would block them.
 """
 
 from collections.abc import Mapping, Sequence

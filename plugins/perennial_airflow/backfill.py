@@ -98,7 +98,7 @@ def _newest(versions: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _overlaps(partition: str, first: date, last: date) -> bool:
-    """Whether a partition has a day from `first` to `last`. One whose name is no day or span of days has none."""
+    """Whether a partition has a day from `first` to `last`. One whose name is not a day or span of days has none."""
     begin, _, end = partition.partition("_")
     try:
         return date.fromisoformat(begin) <= last and date.fromisoformat(end or begin) >= first

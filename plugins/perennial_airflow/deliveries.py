@@ -154,7 +154,7 @@ def strays(source: str, feeds: Sequence[str], within: Folders = storage) -> list
 
 def _strays_beside_feeds(source: str, feeds: Sequence[str], within: Folders) -> Iterator[Stray]:
     content = within.listing(landing_folder(source))
-    why = f"the feeds' folders are {' and '.join(feeds)}, in small letters"
+    why = f"the feeds' folders are {' and '.join(feeds)}, in lower case"
     for name in content.folders:
         if name not in feeds and not _hidden(name):
             yield Stray(f"{source}/{name}/", why)

@@ -1,17 +1,17 @@
-"""Airflow's LocalExecutor, but the scheduler goes on as soon as a task has ended, and survives killed processes.
+"""Airflow's LocalExecutor, but the scheduler continues as soon as a task has ended, and survives killed processes.
 
 Airflow's scheduler sleeps between its loops when it has nothing to do (SCHEDULER_IDLE_SLEEP_TIME, which is 0 here). A
 task that ends meanwhile waits for half of that sleep on average, and so does the task after it. Here the scheduler
 waits for the next result, or until a task says that it has succeeded (perennial_airflow/wake.py). The idle scheduler
 makes no more loops than before.
 
-When one of Airflow's processes for tasks is killed while it waits for a task, as when memory runs out, no task would
-run any more until the scheduler is started again, and nothing would say so.
+When one of Airflow's task processes is killed while it waits for a task, for example when memory runs out, no task
+would run until the scheduler is restarted, and nothing would report it.
 
-A task that waits for a person, or for a trigger, ends its process and goes on in another one. When it goes on before
-the scheduler has read that the first process has ended, Airflow takes that for the end of the second one, and fails the
-task: the answer of the person would be lost, and Airflow would ask again. So this executor counts the processes of each
-task, and says that it has the task as long as one runs.
+A task that waits for a person, or for a trigger, ends its process and continues in another one. If it continues before
+the scheduler knows that the first process has ended, Airflow mistakes that for the end of the second one and fails the
+task: the person's answer would be lost, and Airflow would ask again. So this executor counts the processes of each
+task, and reports the task as running as long as one is.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ WAIT_SECONDS = 0.3
 
 
 class LocalExecutor(AirflowLocalExecutor):
-    """See the module. Airflow takes an executor of another name for a distributed one, and warns of its logins."""
+    """See the module. Airflow mistakes an executor of another name for a distributed one, and warns about its login."""
 
     _sent = False
 

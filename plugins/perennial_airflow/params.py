@@ -85,7 +85,7 @@ def training_params(spec: ModelSpec) -> Params:
             type=["null", "string"],
             format="date",
             title="Changed since",
-            description="The world is another one since this day: learn from what came after, as the spec says under "
+            description="The data changed on this day: learn from what came after, as the spec says under "
             "training.after_change. Empty: no change is known.",
         ),
         "reason": _reason(),
@@ -158,7 +158,7 @@ def _version(description: str) -> Param:
 
 def _day(title: str) -> Param:
     # No default: no day suits every source, and a run of a wrong range takes in the wrong files.
-    return Param(type="string", format="date", title=title, description="Of the partitions to take in.")
+    return Param(type="string", format="date", title=title, description="Of the partitions to ingest.")
 
 
 def _reason() -> Param:

@@ -84,7 +84,7 @@ def make_first_admin(security: Any, password: str) -> None:
     admin = security.find_role("Admin")
     names = {"username": "admin", "first_name": "First", "last_name": "Admin", "email": "admin@localhost"}
     if not password or not security.add_user(**names, role=admin, password=password):
-        raise ConfigError("The user admin could not be made", hint="Is the key admin-password of the Secret empty?")
+        raise ConfigError("The user admin could not be created", hint="Is the key admin-password of the Secret empty?")
     log.info("Made the user admin. Its password is the one of the Secret, until it is changed in Airflow.")
 
 

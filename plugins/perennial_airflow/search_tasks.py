@@ -1,4 +1,4 @@
-"""The tasks of a training DAG that search parameters, when the spec has the search run in parts beside each other."""
+"""The tasks of a training DAG that search parameters, when the spec has the search run in parallel parts."""
 
 from typing import Any
 

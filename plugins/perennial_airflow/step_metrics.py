@@ -2,7 +2,7 @@
 requests for approval are open, how full the disk is.
 
 The process of a task sends a value once, then ends. So outcomes are times, in seconds since 1970, and no counters:
-those would begin at 0 in each process. The scheduler sends the failure of a task whose process died without a word.
+those would begin at 0 in each process. The scheduler sends the failure of a task whose process died before it could.
 """
 
 import shutil
@@ -24,7 +24,7 @@ Gauge = Callable[..., None]
 
 
 def task_failed(task_instance: Any, error: object, in_task: bool) -> None:
-    """Send the metric of a failed step, when its task is not tried again. Does nothing for the task of no step.
+    """Send the metric of a failed step, when its task is not tried again. Does nothing for a task without a step.
 
     `in_task`: this is the process of the task. Else it is the scheduler, whose tasks come from the database: of a
     task's attributes they have the template fields, which Airflow has not filled in.

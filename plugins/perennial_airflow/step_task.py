@@ -39,7 +39,7 @@ class StepTask(BaseOperator):
     leaves the reason as an XCom (`result(task).missing`).
     """
 
-    # `step` is no template. The scheduler has only these attributes of a task (step_metrics.task_failed).
+    # `step` is not a template. The scheduler has only these attributes of a task (step_metrics.task_failed).
     template_fields: Sequence[str] = ("step", "inputs", "more_inputs", "run_if")
     template_fields_renderers = {"inputs": "json", "more_inputs": "json"}
     ui_color = "#e8f4ea"

@@ -22,7 +22,7 @@ class TryAgainLaterOperator(BaseOperator):
     """The last task of a run that takes in a delivery. When the run has failed, it queues the same run for later.
 
     The steps' own retries end within minutes; this covers an outage of hours. A run is not repeated when a step said
-    that no retry helps: the data, the inputs or the configuration are wrong, or it failed twice in an unknown way.
+    that no retry helps: the data, the inputs or the configuration are wrong, or it failed twice for an unknown reason.
     After the last of `waits` it is not repeated either. Both set the metric `perennial.data.not_taken_in`.
 
     It can be killed and run again: a repetition's id is made of the run's id, so it is queued once. The task always
@@ -43,17 +43,17 @@ class TryAgainLaterOperator(BaseOperator):
         first, times = (found["first"], int(found["times"])) if found else (run.run_id, 0)
         upstream = sorted(self.upstream_task_ids)
         if any(context["ti"].xcom_pull(task_ids=upstream, key=NO_RETRY_HELPS)):
-            self._give_up("The run failed, and a repetition would fail, too: see the task that failed")
+            self._give_up("The run failed, and would fail again: see the task that failed")
         if times >= len(self.waits):
-            self._give_up(f"The run was repeated {times} times, and failed each time: it is given up")
+            self._give_up(f"The run was repeated {times} times, and failed each time: it is not repeated again")
         at = datetime.now(UTC) + self.waits[times]
         note = f"Repetition {times + 1} of at most {len(self.waits)} of {first}, which failed"
         start_run(run.dag_id, f"{first}-again-{times + 1}", run.conf or {}, note, at)
         raise AirflowFailException(
-            f"The run failed. It is repeated at {at:%Y-%m-%d %H:%M} UTC.\n"
-            "  → When its cause is gone already, clear the failed tasks of this run."
+            f"The run failed. It will be repeated at {at:%Y-%m-%d %H:%M} UTC.\n"
+            "  → If the cause is already fixed, clear the failed tasks of this run."
         )
 
     def _give_up(self, problem: str) -> None:
         delivery_given_up(self.source)
-        raise AirflowFailException(f"{problem}\n  → Repair the cause, then clear the failed tasks of this run.")
+        raise AirflowFailException(f"{problem}\n  → Fix the cause, then clear the failed tasks of this run.")

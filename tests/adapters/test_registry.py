@@ -201,7 +201,7 @@ def test_download_refuses_other_files(world: World) -> None:
     version = world.registered()
     (world.folder / "other.bin").write_bytes(b"other")
     MlflowClient(world.uri).log_artifact(version.run_id, str(world.folder / "other.bin"), "served")
-    with pytest.raises(DataContractError, match=r"served/other\.bin, which is no part of an artifact"):
+    with pytest.raises(DataContractError, match=r"served/other\.bin, which is not part of an artifact"):
         world.registry.download(version, world.folder / "copy")
 
 

@@ -61,7 +61,7 @@ def test_spark_checks_rows_computes_features_and_joins_them(stack: SparkStack) -
         taken = stack.step("ingest", source=SOURCE, feed=feed, partition=path.stem, uri=uri)
         versions |= taken["table_versions"]
         # Its Python workers read the landed file: no share was left to the step.
-        assert "spark judged 1 of 1 shares of the rows" in stack.log
+        assert "spark checked 1 of 1 parts of the rows" in stack.log
         assert "WARNING" not in stack.log
     # Java reads the compressed Parquet files of the lake, for which it must load libraries of its own.
     whole = {"start": str(HISTORY.start), "end": str(HISTORY.end + timedelta(days=1))}

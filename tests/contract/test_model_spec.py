@@ -116,7 +116,7 @@ def test_every_source_here_has_a_valid_spec(name: str) -> None:
     [
         ("training.window_days", 0, "training.window_days: Input should be greater than or equal to 1"),
         ("training.windowdays", 14, "training.windowdays: There is no such field"),
-        ("monitoring.embeddings", ["payment_amount"], "which is no column of events with lists of floats"),
+        ("monitoring.embeddings", ["payment_amount"], "which is not a column of events with lists of floats"),
         ("training.estimators", {}, "training.estimators: Dictionary should have at least 1 item"),
         ("training.estimators", {"catboost": {}}, "training.estimators.catboost: There is no such name. It should be"),
         ("owner", None, "owner: Input should be a valid string"),
@@ -557,7 +557,7 @@ def test_a_feature_that_may_know_the_label_must_be_one_of_those_listed(files: Fi
     ("when", "said"),
     [
         ("alway", "is 'alway', neither always, never nor a list"),
-        (["lekage"], "names 'lekage', which is no condition"),
+        (["lekage"], "names 'lekage', which is not a condition"),
         ([{"small_gain": -1}], "small_gain"),
     ],
 )

@@ -101,7 +101,7 @@ def test_entries_of_serving_urls_may_have_spaces_and_queries() -> None:
     settings = Settings(serving_urls=" http://a:1/?x=1 , flights = http://b:1/?y=2&z=3,")
     assert (settings.replicas(), settings.replicas("flights")) == (["http://a:1/?x=1"], ["http://b:1/?y=2&z=3"])
     for wrong in ("Flights=http://b:1", "my-flights=http://b:1", "=http://b:1"):
-        with pytest.raises(ValidationError, match="no name of a service"):
+        with pytest.raises(ValidationError, match="not the name of a service"):
             Settings(serving_urls=wrong)
 
 

@@ -65,7 +65,7 @@ def _loaded(folder: Path, model: str, section: str, fields: Any, **changes: Any)
         ),
         ("slices", {"ages": {"rout": {}}}, "slices.ages.rout", "is not a column of the events"),
         ("slices", {"ages": {"flight_id": {}}}, "slices.ages.flight_id", "is the id: every event has another one"),
-        ("slices", {"ages": {"humidity": {}}}, "slices.ages.humidity", "is no entity"),
+        ("slices", {"ages": {"humidity": {}}}, "slices.ages.humidity", "is not an entity"),
         ("slices", {"ages": {"route": {"values": ["a"]}}}, "slices.ages.route.values", "an age is a number of days"),
         ("slices", {"ages": {"route": {"bounds": [0, 7]}}}, "slices.ages.route.bounds", "not above 0"),
         ("slices", {"metric": "roc_auc"}, "slices.metric", "which the task regression does not have"),

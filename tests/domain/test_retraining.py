@@ -180,7 +180,7 @@ def test_after_each_training_that_has_not_helped_the_wait_doubles() -> None:
     assert _decide(_fall(14, 0.2), _fall(0, 0.2), cooldown_days=14).outcome == "granted"
     refused = _decide(_fall(41, 0.2), *granted, cooldown_days=14)
     assert refused.outcome == "refused"
-    assert refused.why.startswith("Not recovered: performance was granted 2 trainings without having been good since.")
+    assert refused.why.startswith("Not recovered: performance was granted 2 trainings and has not been good since.")
     assert f"granted from {START + timedelta(days=42)} on" in refused.why
     assert refused.numbers["granted_from"] == str(START + timedelta(days=42))
     assert _decide(_fall(42, 0.2), *granted, cooldown_days=14).outcome == "granted"

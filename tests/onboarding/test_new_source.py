@@ -488,7 +488,7 @@ def without(*names: str) -> dict[str, Any]:
         (sales(), {"time": "price"}, "not a time"),
         (sales(), {"time": "when"}, "no column 'when'"),
         (sales(), {"labels": "wrong"}, "no column 'wrong'"),
-        (sales(), {"labels": ""}, "not said what a model should predict"),
+        (sales(), {"labels": ""}, "No label is named"),
         (sales(), {"labels": "sold_at"}, "time of the event, not a label"),
         (with_column("won", [1] * 2400), {"labels": "won"}, "1 in all 2,400 rows"),
         (with_column("won", pa.nulls(2400)), {"labels": "won"}, "has no values"),

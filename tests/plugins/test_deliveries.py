@@ -98,7 +98,7 @@ def test_what_is_not_understood_is_told_with_the_reason(step_settings: Path) -> 
         land(landing, name)
     assert {stray.path: stray.why for stray in strays("card_payments", FEEDS)} == {
         "card_payments/2026-01-05.parquet": "a file beside the feeds' folders events and labels",
-        "card_payments/Labels/": "the feeds' folders are events and labels, in small letters",
+        "card_payments/Labels/": "the feeds' folders are events and labels, in lower case",
         "card_payments/events/2026-01-05.csv": "its name is not <partition>.parquet",
         "card_payments/events/2026-01-06.parquet.gz": "its name is not <partition>.parquet",
         "card_payments/events/2026-01-07.parquet/": (

@@ -99,7 +99,7 @@ def test_the_overview_lists_the_models_that_the_user_may_read(
     assert "Secret title" not in answer.text
     assert ("polyline", ("points",)) in page.tags
     assert Page(client.get("/?q=payments+title").text).links.keys() >= {"Title of the model"}
-    assert "No model that you searched for." in " ".join(Page(client.get("/?q=nothing").text).text.split())
+    assert "No model matches the search." in " ".join(Page(client.get("/?q=nothing").text).text.split())
     assert "Title of the model" not in client.get("/?status=none").text
     readable.clear()
     assert "Title of the model" not in client.get("/").text

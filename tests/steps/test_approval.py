@@ -178,14 +178,14 @@ def test_during_the_rollout_of_another_version_a_new_one_does_not_get_its_traffi
 def test_a_version_that_nobody_was_asked_about_is_bad_input(place: Place) -> None:
     place.register()
     for step in (place.ask, place.record):
-        with pytest.raises(InputError, match=r"Nobody was to approve card_fraud version 9"):
+        with pytest.raises(InputError, match=r"No approval of card_fraud version 9 was requested"):
             step(9)
 
 
 def test_a_restored_registry_with_another_artifact_is_bad_input(place: Place) -> None:
     place.register()
     place.registry.tag(MODEL, 1, "digest", "f" * 64)
-    with pytest.raises(InputError, match=r"version 1 has digest ffff.*, to approve was"):
+    with pytest.raises(InputError, match=r"version 1 has digest ffff.*, but the request names"):
         place.record(1)
 
 

@@ -15,7 +15,7 @@ from training.steps import backtest
     ("given", "said", "hint"),
     [
         ({"policies": ["weakly"]}, "no policy 'weakly'", "Did you mean 'weekly'?"),
-        ({"policies": ["oracle"]}, "The oracle alone cannot be recommended", "a policy that could be followed"),
+        ({"policies": ["oracle"]}, "The oracle alone cannot be recommended", "another policy"),
         ({"estimators": ["forest"]}, "has no estimator forest", "It has "),
     ],
 )

@@ -138,9 +138,7 @@ def test_a_change_waits_until_a_training_can_learn_from_it(settings: Settings) -
     too_soon = ask(TODAY - timedelta(days=1))
     assert not too_soon.granted
     change = TODAY - timedelta(days=14)
-    assert too_soon.why.startswith(
-        f"Too soon: enough days since the change on {change} have their labels as of {TODAY}"
-    )
+    assert too_soon.why.startswith(f"Too soon: enough days since the change on {change} will have labels as of {TODAY}")
     assert ask(TODAY).granted
     asks = {"trigger": "person", "reason": "I know better", "change": TODAY, "run": "a-run"}
     assert _ask(settings, **asks).granted
@@ -405,7 +403,7 @@ def test_a_refused_request_cannot_be_taken_up(settings: Settings) -> None:
     [
         ({"trigger": "drift", "force": True}, "Only a person may force"),
         ({"drift": _drifted(TODAY), "force": True}, "Only a person may force"),
-        ({}, "Nothing says why to train"),
+        ({}, "No reason to train was given"),
         ({"request_id": "drift-123"}, "names both: request_id and run"),
         ({"request_id": "drift-123", "run": "r", "trigger": "drift"}, "names both: request_id and run"),
         ({"request_id": "drift-123", "run": "r"}, "no request 'drift-123'"),

@@ -389,7 +389,7 @@ def test_killed_between_version_and_alias(world: Judged, monkeypatch: pytest.Mon
 def test_what_was_judged_is_what_is_registered(world: Judged) -> None:
     evaluated = world.evaluate(world.good)
     swapped = world.good.model_copy(update={"artifact_uri": world.poor.artifact_uri})
-    with pytest.raises(DataContractError, match="judged was"):
+    with pytest.raises(DataContractError, match="the verdict is on"):
         world.register(evaluated, challenger=swapped)
 
 

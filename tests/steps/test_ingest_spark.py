@@ -134,9 +134,9 @@ def test_both_engines_find_the_same(
     assert len(quarantined) > result["rows_quarantined"]
     assert "2026-01-05 " in page
     assert "2026-01-07: 0 rows" in found[2][1][0]
-    judged = [record.getMessage() for record in caplog.records if "shares of the rows" in record.getMessage()]
+    judged = [record.getMessage() for record in caplog.records if "parts of the rows" in record.getMessage()]
     groups = sum(max(1, -(-len(part) // 40)) for part in parts)
-    assert judged[1] == f"spark judged {groups} of {groups} shares of the rows"
+    assert judged[1] == f"spark checked {groups} of {groups} parts of the rows"
 
 
 def test_a_file_that_the_workers_cannot_read_is_judged_by_the_step(

@@ -160,7 +160,7 @@ def test_added_and_removed_files_are_refused_and_named(place: Settings) -> None:
     version = registered(place)
     extra = stored(place, version, "served/golden.parquet")
     extra.write_bytes(b"more")
-    assert "golden.parquet, which is no part of an artifact" in load(loader(place), version)
+    assert "golden.parquet, which is not part of an artifact" in load(loader(place), version)
     extra.unlink()
     stored(place, version, f"served/{METADATA_FILE}").unlink()
     assert METADATA_FILE in load(loader(place), version)

@@ -359,7 +359,7 @@ def test_times_and_lists_are_no_features_as_they_are(world: World, tmp_path: Pat
     source = source_spec()
     source["features"]["event_columns"].append(column(kind))
     (tmp_path / f"{SOURCE}.yaml").write_text(yaml.safe_dump(source, sort_keys=False))
-    with pytest.raises(ConfigError, match="which is no feature as it is") as refused:
+    with pytest.raises(ConfigError, match="which cannot be a feature unchanged") as refused:
         load_source_spec(SOURCE, tmp_path)
     assert "an on-demand view" in refused.value.hint
 

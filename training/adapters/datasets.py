@@ -254,14 +254,14 @@ def write_dataset(
         if beside:
             _move(draft, storage.local(uri))
             return
-        # The manifest last: a folder without it is no dataset.
+        # The manifest last: a folder without it is not a dataset.
         for name in (*frames, REQUESTS, DEFINITIONS, MANIFEST):
             storage.write(storage.join(uri, name), (draft / name).read_bytes())
 
 
 def _move(draft: Path, folder: Path) -> None:
     if folder.exists() and not is_complete(str(folder)):
-        log.info("%s lacks files, it is made anew", folder)
+        log.info("%s lacks files, it is made again", folder)
         shutil.rmtree(folder)
     atomic.flush(draft)
     try:

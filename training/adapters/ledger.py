@@ -2,13 +2,12 @@
 
 One file per entry, `<model>/00000042.json`, created exclusively: of two writers one takes the number, the other looks
 again. Each entry carries the hash of the entry before it. An entry is never changed, so a changed or a missing one
-breaks the chain, and `problems` names it. Entries removed from the end leave a shorter chain that is still whole, and
-who writes all of it anew leaves another one. So the registry keeps with every version the `head` of that time, and
-`anchor_problem` compares.
+breaks the chain, and `problems` names it. A chain whose end was cut off, or that was rewritten as a whole, has no wrong
+hash. So the registry keeps with every version the `head` of that time, and `anchor_problem` compares.
 
 Perennial 0.1 kept the entries of all models in one chain, in the ledger's folder itself. That chain is read, never
-written: its entries come first in the history of their model. The file `earlier.json`, written once, says which of them
-are whose, so that a missing one stops only its model.
+written: its entries come first in the history of their model. The file `earlier.json`, written once, says which model
+each belongs to, so that a missing one stops only its model.
 """
 
 import json

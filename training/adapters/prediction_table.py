@@ -29,7 +29,7 @@ def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int
         if fitting is None:
             fitting = layout.fitted(rows, _convert(lake, rows))
             if fitting is None:
-                raise TransientError(f"{lake.uri(PREDICTIONS)} does not take the new rows", hint="Report this.")
+                raise TransientError(f"{lake.uri(PREDICTIONS)} does not accept the new rows", hint="Report this.")
         rows = fitting
     return lake.append_once(PREDICTIONS, rows, ["day"], application, number)
 

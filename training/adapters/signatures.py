@@ -182,7 +182,7 @@ def _digests(statement: Mapping[str, Any]) -> Digests:
         raise ValueError(f"the statement is a {statement['predicateType']}")
     resources = statement["predicate"]["resources"]
     if any(each["algorithm"] != "sha256" for each in resources):
-        raise ValueError("a file has a digest that is no SHA-256")
+        raise ValueError("a file has a digest that is not SHA-256")
     digests = {str(each["name"]): str(each["digest"]) for each in resources}
     if len(digests) != len(resources):
         raise ValueError("a file is named twice")

@@ -28,7 +28,7 @@ _MOST_HASHES, _HASHES_PER_ROW = 1 << 25, 16
 class UniqueValues:
     """The values of `columns`, which should be unique, of a partition of `rows` rows that is read in batches.
 
-    Files go to `folder`. Missing values are no values.
+    Files go to `folder`. Missing values do not count.
     """
 
     def __init__(self, folder: Path, columns: Iterable[str], rows: int) -> None:

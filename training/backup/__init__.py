@@ -1,7 +1,7 @@
 """Backups of the whole state, taken while the loop runs, and their restore.
 
-What refers is copied before what it refers to. Nothing that is referred to is ever changed or removed by the loop, so
-everything that a copy names exists when its own turn comes:
+Whatever refers to something else is copied before it. The loop never changes or removes what is referred to, so
+everything that a copy names still exists when it is copied:
 
 1. Airflow's database: task results name requests, versions, table versions and files.
 2. The ledger: names versions and table versions.

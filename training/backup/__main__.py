@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     for problem in found:
         print(f"✗ {problem}", file=sys.stderr)
     if not found:
-        print(f"{uri} is whole ({time.monotonic() - started:.1f} s)")
+        print(f"{uri} is intact ({time.monotonic() - started:.1f} s)")
     return ExitCode.DATA_CONTRACT if found else ExitCode.OK
 
 

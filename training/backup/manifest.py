@@ -1,4 +1,4 @@
-"""What a backup holds: the file `manifest.json`, which is written last. A folder without it is no backup."""
+"""What a backup holds: the file `manifest.json`, which is written last. A folder without it is not a backup."""
 
 from datetime import datetime
 from typing import Final
@@ -43,7 +43,7 @@ def read_manifest(uri: str) -> Manifest:
     """The manifest of the backup in folder `uri`. Raises InputError without one, DataContractError for a broken one."""
     content = storage.read(storage.join(uri, MANIFEST))
     if content is None:
-        raise InputError(f"{uri} is no finished backup: it has no {MANIFEST}", "Name the folder of a backup.")
+        raise InputError(f"{uri} is not a finished backup: it has no {MANIFEST}", "Name the folder of a backup.")
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:

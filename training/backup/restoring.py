@@ -1,7 +1,8 @@
 """Put the state of a backup where the settings say. Nothing may use the state meanwhile.
 
 Folders must be empty, or hold what an interrupted restore of the same backup has put there: so it can be killed at any
-point and run again. What refers is restored last, so a half restored state has no ledger and no champion.
+point and run again. Whatever refers to something else is restored after it, so a half restored state has no ledger and
+no champion.
 """
 
 import tempfile
@@ -35,7 +36,7 @@ def restore(uri: str, settings: Settings, report: Report = lambda part, count: N
     InputError when a folder or an SQLite database holds another state."""
     manifest = read_manifest(uri)
     if found := problems(uri):
-        raise DataContractError(f"The backup {uri} is not whole: {'; '.join(found[:5])}", "Use another backup.")
+        raise DataContractError(f"The backup {uri} is not intact: {'; '.join(found[:5])}", "Use another backup.")
     folders = {
         LAKE: settings.lake,
         WORK: settings.work,
@@ -46,7 +47,7 @@ def restore(uri: str, settings: Settings, report: Report = lambda part, count: N
     stores = {REGISTRY: settings.registry_database, AIRFLOW: settings.airflow_database}
     if strange := [*_strange(folders, manifest), *_other_databases(uri, stores, manifest)]:
         hint = "Move the state away first (`make clean` deletes it), or restore into another folder (STATE=<folder>)."
-        raise InputError(f"There is another state already: {', '.join(strange[:5])}", hint)
+        raise InputError(f"There is already another state: {', '.join(strange[:5])}", hint)
     for part in (LAKE, WORK, FEAST, ARTIFACTS):
         report(part, _folder(uri, part, folders[part], manifest))
     report(REGISTRY, _database(uri, REGISTRY, stores[REGISTRY], manifest))

@@ -35,7 +35,7 @@ _COMMIT = re.compile(rf"{LAKE}/([^/]+)/(.+)/{LOG_FOLDER}/(\d{{20}})\.json")
 def problems(uri: str) -> list[str]:
     """A sentence per problem of the backup in folder `uri`, none when it is whole.
 
-    Raises InputError when it is no backup, DataContractError when its manifest cannot be read.
+    Raises InputError when it is not a backup, DataContractError when its manifest cannot be read.
     """
     manifest = read_manifest(uri)
     found = list(_files(uri, manifest))

@@ -1,8 +1,8 @@
-"""Imports Great Expectations without what it imports beside it and no rule of ours uses: charts, statistics, clouds.
+"""Imports Great Expectations without the modules that no rule of ours uses: charts, statistics, cloud clients.
 
 That is more than half of the time of its import and a third of its memory. altair and scipy.stats are stand-ins that
-import the module when somebody asks it for something. The others are optional for Great Expectations or its
-dependencies, and count as not installed while it is imported.
+import the module when something is read from it. The others are optional for Great Expectations or its dependencies,
+and count as not installed while it is imported.
 
 It also makes what Great Expectations asks of an expectation again and again only once: see `quick_configurations`.
 """
@@ -30,7 +30,8 @@ class _StandIn(ModuleType):
 
 @contextmanager
 def light_import() -> Iterator[None]:
-    """In the block Great Expectations is imported without them. What was imported before is used as it is."""
+    """In the block Great Expectations is imported without them. Modules that were imported before are used
+    unchanged."""
     replaced: dict[str, ModuleType | None] = {name: _StandIn(name) for name in _STAND_INS}
     replaced |= dict.fromkeys(_HIDDEN)
     missing = {name: module for name, module in replaced.items() if name not in sys.modules}

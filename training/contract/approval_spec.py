@@ -9,7 +9,7 @@ from training.contract.names import GateName, did_you_mean
 from training.contract.problems import raise_contradictions
 from training.contract.tasks import Margin
 
-#: Conditions that are no gates.
+#: Conditions that are not gates.
 OtherCondition = Literal["first_version", "positive_verdict", "negative_verdict"]
 _NAMES = (*get_args(GateName), *get_args(OtherCondition))
 _FIX = f"Write `always`, `never` or a list of {', '.join(_NAMES)}, `small_gain: 0.01`."
@@ -41,7 +41,7 @@ class ApprovalSpec(Spec):
     gate (when it fails, a person decides, and the verdict does not), `first_version`, `small_gain: 0.01`,
     `positive_verdict` (the same as `always`), `negative_verdict` (whatever gate fails, a person decides)."""
     assignees: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The users who may decide. Empty: all whom Airflow allows to. CT_RELEASERS restricts them further."""
+    """The users who may decide. Empty: all whom Airflow allows. CT_RELEASERS restricts them further."""
     timeout_hours: float = Field(72, gt=0, le=LONGEST_MINUTES / 60)
     """Without an answer in this time the version is rejected."""
     not_by_requester: bool = False
@@ -59,6 +59,6 @@ class ApprovalSpec(Spec):
             raise_contradictions([("when", f"is {when!r}, neither always, never nor a list", f"{meant}{_FIX}")])
         names = [each for each in when if isinstance(each, str)] if isinstance(when, list | tuple) else []
         if unknown := [name for name in names if name not in _NAMES]:
-            what = f"names {unknown[0]!r}, which is no condition"
+            what = f"names {unknown[0]!r}, which is not a condition"
             raise_contradictions([("when", what, f"{did_you_mean(unknown[0], _NAMES)}{_FIX}")])
         return fields

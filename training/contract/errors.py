@@ -1,4 +1,4 @@
-"""Errors. The type tells whether a retry can help, the message what failed, and the hint what to do next.
+"""Errors. The type says whether a retry can help, the message what failed, and the hint what to do next.
 
 Exit codes follow sysexits.h (`os.EX_*`): 64 usage, 65 data, 70 software, 75 temporary failure, 77 no permission,
 78 configuration.

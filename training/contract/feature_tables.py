@@ -49,7 +49,7 @@ class Aggregation(Spec):
     """The value when no event counts. null: missing, which estimators see as NaN. The default of time_since_last is
     the length of the window. `std` has this value for fewer than two events."""
     decimals: int = Field(4, ge=0, le=12)
-    """For sum, mean and std of floats: values are rounded to so many digits after the point. Such sums are exact, so
+    """For sum, mean and std of floats: values are rounded to this many digits after the point. Such sums are exact, so
     the order of the rows does not matter."""
     description: str = ""
     """The description of its features in Feast."""
@@ -94,7 +94,7 @@ class FeatureTable(Spec):
     ttl_days: DayCount | None = None
     """How long a row is used when no newer one comes. With aggregations only: else the view in `<source>.py` has it."""
     windows: Annotated[tuple[Window, ...], Field(strict=False)] = ()
-    """How far back the aggregations look: so many days, such as 7d, or with hourly rows also hours, such as 12h."""
+    """How far back the aggregations look: a number of days, such as 7d, or with hourly rows also hours, such as 12h."""
     label: str | None = None
     """With a label, only events whose label is known count, and windows end `delay_days` before the row's time."""
     aggregations: dict[Name, Aggregation] = {}
@@ -212,7 +212,7 @@ def table_mistakes(
 
 
 def _labels_used(table: FeatureTable, columns: Mapping[str, Column], labels: Mapping[str, Column]) -> list[str]:
-    """The labels, which are no columns of the events, that the aggregations of `table` use."""
+    """The labels, which are not columns of the events, that the aggregations of `table` use."""
     used = {each.column for each in table.aggregations.values()}
     for each in table.aggregations.values():
         with contextlib.suppress(ValueError):  # No condition: its own mistake says so.

@@ -1,4 +1,4 @@
-"""Sections of `evaluation`: what is measured of a challenger beside its metrics, and which limits it must keep to.
+"""Sections of `evaluation`: what is measured of a challenger besides its metrics, and which limits it must keep.
 
 Without a limit a number is only reported. Everything fails closed: a limit whose number is missing is not kept.
 """
@@ -14,7 +14,7 @@ _Limit = Annotated[float, Field(gt=0)]
 
 
 class ChangeLimits(Spec):
-    """The most that predictions may change: the share of decisions that flip. For a regression the mean change of the
+    """The most that predictions may change: the share of decisions that flip. For a regression, the mean change of the
     prediction, in distances between the quartiles of the holdout's predictions."""
 
     noise: Annotated[float, Field(ge=0)] | None = None
@@ -26,7 +26,7 @@ class RobustnessSpec(Spec):
     """How predictions change when features do, within the rules of their columns."""
 
     noise: float = Field(0.1, gt=0, le=1)
-    """Numbers get normal noise of so many of their standard deviations. So large a share of the rows of a category gets
+    """Numbers get normal noise of this many standard deviations. In a column of categories, this share of the rows gets
     the category of another row."""
     missing: float = Field(0.1, gt=0, le=1)
     """The share of values that go missing, in each column that may be missing."""
@@ -40,7 +40,7 @@ class CostLimits(Spec):
     """What the training of the challenger and its model may take. Prices are those of retraining.costs."""
 
     maximum_seconds: _Limit | None = None
-    """On the clock."""
+    """Wall time."""
     maximum_cpu_seconds: _Limit | None = None
     maximum_price: Annotated[float, Field(ge=0)] | None = None
     maximum_model_mib: _Limit | None = None
@@ -60,12 +60,12 @@ class LatencySpec(Spec):
 
 class StabilitySpec(Spec):
     seeds: int = Field(0, ge=0, le=20)
-    """The challenger is fitted again with so many other seeds. Its gain over the champion must exceed the standard
+    """The challenger is fitted again with this many other seeds. Its gain over the champion must exceed the standard
     deviation of the primary metric over the seeds. 0: it is not."""
 
 
 class LeakageSpec(Spec):
-    """What asks a person whether a feature knows the label. Docs: docs/verdict.md."""
+    """When a person is asked whether a feature leaks the label. Docs: docs/verdict.md."""
 
     maximum_explained: Share | None = 0.95
     """The most that one feature alone may explain: R² of a regression, 2 · AUC − 1 of a class. `null`: not tested."""
@@ -75,5 +75,5 @@ class LeakageSpec(Spec):
     expected: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Features that a person has looked at: they may explain everything."""
     least_error_left: Share | None = 0.25
-    """What the primary metric lacks to be perfect must be at least this part of what the best former champion lacked
-    on its own holdout. `null`: not tested."""
+    """The challenger's distance from a perfect primary metric must be at least this share of the best former
+    champion's, on its own holdout. `null`: not tested."""

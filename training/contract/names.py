@@ -71,7 +71,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def more_than_once(values: Iterable[Hashable]) -> list[Any]:
-    """The values that are there more than once, each once, in their order."""
+    """The repeated values, each once, in their order."""
     return [value for value, times in Counter(values).items() if times > 1]
 
 

@@ -175,7 +175,7 @@ def _known_fields(spec: type[BaseModel], path: Sequence[str | int]) -> list[str]
     sections = [spec]
     for part in path:
         having = [each.model_fields[part].annotation for each in sections if part in each.model_fields]
-        # Keys of a mapping, positions in a list and kinds of a union are no fields: the section is the same.
+        # Keys of a mapping, positions in a list and kinds of a union are not fields: the section is the same.
         sections = [found for annotation in having for found in _sections(annotation)] if having else sections
     return [name for each in sections for name in each.model_fields]
 

@@ -27,7 +27,8 @@ class CostsSpec(Spec):
     """What 1,000 predictions lose when the primary metric is worse by 1.0: an average precision of 0 instead of 1, or a
     rmse that is higher by 1."""
     horizon_days: DayCount = 30
-    """How long the benefit of a training counts. Losses of so many days are held against the price of one training."""
+    """How long the benefit of a training counts. The losses of this many days are compared with the price of one
+    training."""
     confidence: float = Field(0.8, ge=0.5, lt=1)
     """How sure it must be that a training saves more than it costs."""
 
@@ -47,7 +48,7 @@ class RetrainingSpec(Spec):
     kind, a first champion and new data one each. Requests by schedule, code or a person do not wait. When monitoring
     asks again about the same champion and its state has not been good since, the wait doubles with each training."""
     cooldown_broken_by: float | None = Field(3.0, gt=1)
-    """Performance does not wait for the cooldown when its drop is, with the confidence of its test, at least so many
+    """Performance does not wait for the cooldown when its drop is, with the confidence of its test, at least this many
     times what `monitoring.maximum_performance_drop` allows. `null`: it always waits."""
     budget_per_30_days: int = Field(8, ge=1)
     """The most granted requests in any 30 days. Requests by a person do not count."""

@@ -171,7 +171,7 @@ def _event_columns(spec: SourceSections) -> Iterator[Mistake]:
             what = f"names {name!r}, which is not one of the columns {sorted(columns)} of a prediction request"
             yield "features.event_columns", what, f"{did_you_mean(name, columns)}Name one of the columns."
         elif columns[name].kind in _NO_FEATURES:
-            what = f"names {name!r}, a column of type {columns[name].type}, which is no feature as it is"
+            what = f"names {name!r}, a column of type {columns[name].type}, which cannot be a feature unchanged"
             yield "features.event_columns", what, "Compute features of it in the .py file (an on-demand view)."
         elif columns[name].kind == "string" and len(columns[name].values or ()) > MOST_CATEGORIES:
             what = f"names {name!r}, whose {len(columns[name].values or ()):,} values are too many to be categories"

@@ -21,7 +21,7 @@ class LabelSpec(Spec):
 
     feed: Name
     """The feed with the label's column. `events`: the label is in the event file. It is known from the event's time on,
-    and it is no field of a prediction request."""
+    and it is not a field of a prediction request."""
     delay_days: int = Field(0, ge=0, le=36_500)
     """Days after the event within which its label has been reported: the gap between training and holdout. Required for
     a feed of labels, 0 for a label in the event file."""

@@ -65,7 +65,7 @@ def _monitoring(spec: SpecSections) -> Iterator[Mistake]:
     vectors = [name for name, column in columns.items() if column.kind == "list" and column.parsed.length]
     for name in spec.monitoring.embeddings:
         if name not in vectors:
-            what = f"names {name!r}, which is no column of events with lists of floats of a fixed length"
+            what = f"names {name!r}, which is not a column of events with lists of floats of a fixed length"
             meant = did_you_mean(name, vectors) or f"Such columns are: {', '.join(vectors) or 'none'}. "
             yield "monitoring.embeddings", what, f"{meant}Declare the length in the source: type: list(float32, 128)."
 

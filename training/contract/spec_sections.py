@@ -49,8 +49,8 @@ class TrainingSpec(Spec):
     is the challenger. `28d`: the last 28 days. `expanding`: all days with events. `half_life_7d`: weighted by age, so
     that a row that is 7 days older counts half as much. One that reaches back before the first event is left out."""
     after_change: AfterChangeSpec | None = None
-    """Train with a shorter gap and holdout after a change that monitoring has dated, and with one window more, that of
-    the days since the change. Unset: a change changes neither."""
+    """Train with a shorter gap and holdout after a change that monitoring has dated, and with one more window: the days
+    since the change. Unset: gap and holdout stay as usual."""
     holdout_days: DayCount = 7
     minimum_labelled_share: Share = 0.9
     """The least share of labelled events on every day of the training window and the holdout. A day with less lacks a
@@ -81,8 +81,9 @@ class EvaluationSpec(Spec):
     """The worst value of each metric on the holdout that may be promoted: the lowest, or the highest where lower values
     are better."""
     minimum_skill: float = Field(0.0, ge=0, lt=1)
-    """What of the way from a naive reference to a perfect model a first champion must go beyond, in the primary metric.
-    The reference is the share of positives (binary), the shares of the classes (multiclass) or `task.reference`."""
+    """The share of the way from a naive reference to a perfect model that a first champion must exceed, in the primary
+    metric. The reference is the share of positives (binary), the shares of the classes (multiclass) or
+    `task.reference`."""
     margins: dict[Metric, Margin] = {}
     """By how much a metric may be worse than the champion's: absolute, or `{relative: 0.02}` of the champion's."""
     k: int = Field(1, ge=1)
@@ -113,14 +114,14 @@ class MonitoringSpec(Spec):
     the group `perennial.drift_test`."""
     window_days: DayCount = 7
     minimum_shift: Share = 0.02
-    """The least part of the rows that must have changed for a column to drift. Of the test `shares`."""
+    """The least part of the rows that must have changed for a column to drift. For the test `shares`."""
     minimum_new_share: Share = 0.005
     """The least part of the rows with a value that the reference nearly lacks (a 0, a category, a missing value) for a
     column to drift. 1: such values count as any other change; so they do with the test `distance`, and with
     `seasonality: [year]`."""
     embeddings: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Columns of the event file with lists of floats of a fixed length. Each is compared as a whole: a classifier must
-    not tell its values of now from those of the training window. Datasets keep these columns."""
+    """Columns of the event file with lists of floats of a fixed length. Each is compared as a whole: it drifts when a
+    classifier can tell current values from those of the training window. Datasets keep these columns."""
     seasonality: Annotated[tuple[Literal["day_of_week", "hour_of_day", "year"], ...], Field(strict=False)] = ()
     """What may change without being drift. `day_of_week`, `hour_of_day` (UTC): the reference gets the window's mix of
     days or hours. `year`: the reference is the same week of the year before, where the lake has it."""
@@ -135,8 +136,8 @@ class MonitoringSpec(Spec):
     """By how much the primary metric on matured labels may be worse than on the holdout, beyond chance: absolute, or
     `{relative: 0.1}`. Default: a tenth of the holdout's value, and of a metric between 0 and 1 at most 0.05."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """That a champion whose performance does not change is never called degraded, however often it is looked at; and
-    that its data is never called drifted while it does not change."""
+    """The probability that an unchanged champion is never called degraded, and unchanged data never called drifted,
+    however often they are looked at."""
     minimum_class_rows: int = Field(20, ge=1)
     """Performance is measured when the matured window has this many labels of each class, or of two classes when there
     are more than two. A regression needs this many labels."""

@@ -56,7 +56,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="replay_quarantine",
-            summary="Judge quarantined rows again, by today's rules or with corrections. Those that hold enter.",
+            summary="Validate quarantined rows again, by the current rules or corrected, and ingest the valid ones.",
             inputs=m.ReplayQuarantineInputs,
             result=m.ReplayQuarantineResult,
         ),
@@ -134,7 +134,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="rollback",
-            summary="Return to the version that served before.",
+            summary="Return to the previous version, or to a named one.",
             inputs=m.RollbackInputs,
             result=m.RolloutResult,
         ),
@@ -165,20 +165,20 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="reproduce",
-            summary="Make a registered version again from its recipe, and compare the two.",
+            summary="Train a registered version again from its recipe, and compare the two.",
             inputs=m.ReproduceInputs,
             result=m.ReproduceResult,
             timeout_seconds=6 * 3600,
         ),
         StepSpec(
             name="clean_source",
-            summary="Delete what is old of a source: earlier table versions that no registered version needs, pages.",
+            summary="Delete old data of a source: earlier table versions that no registered version needs, pages.",
             inputs=m.CleanSourceInputs,
             result=m.CleanResult,
         ),
         StepSpec(
             name="clean_model",
-            summary="Delete what is old of a model: work files, reports, artifacts of unregistered runs.",
+            summary="Delete old data of a model: work files, reports, artifacts of unregistered runs.",
             inputs=m.CleanModelInputs,
             result=m.CleanResult,
         ),
@@ -199,14 +199,14 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="verify_source",
-            summary="Read the files of a source's tables, and name each that is not as it was written.",
+            summary="Read the files of a source's tables, and name each that was changed after it was written.",
             inputs=m.VerifySourceInputs,
             result=m.VerifySourceResult,
             timeout_seconds=6 * 3600,
         ),
         StepSpec(
             name="verify_model",
-            summary="Name what of a model's ledger and registered versions is not as it was written.",
+            summary="Name each ledger entry and version of a model that was changed since it was written.",
             inputs=m.VerifyModelInputs,
             result=m.VerifyModelResult,
         ),

@@ -10,7 +10,7 @@ from training.contract.spec_sections import SpecSections
 from training.contract.tasks import Relative
 from training.contract.verdict_spec import Grouping
 
-#: Kinds of columns that are no groups.
+#: Kinds of columns that cannot form groups.
 _NO_GROUPS = ("timestamp", "date", "list")
 _NUMBERS = ("int", "float", "decimal")
 #: A Python type → what YAML writes.
@@ -80,7 +80,7 @@ def _age(spec: SpecSections, place: str, name: str, grouping: Grouping) -> Itera
         what, fix = "is not a column of the events", f"{did_you_mean(name, columns)}Name the column of an entity."
         yield place, what, fix
     elif columns[name].kind not in kinds or name == spec.source.id_column:
-        what = "is the id: every event has another one" if name == spec.source.id_column else "is no entity"
+        what = "is the id: every event has another one" if name == spec.source.id_column else "is not an entity"
         yield place, what, "Name a column of texts or whole numbers that many events share."
     if grouping.values is not None:
         yield f"{place}.values", "is set, but an age is a number of days", "Write `bounds: [7, 30]`."

@@ -56,12 +56,12 @@ class SlicesSpec(Spec):
     margin: Margin = Relative(relative=0.05)
     """By how much the metric may be worse than the champion's in a slice: absolute, or `{relative: 0.05}` of it."""
     confidence: Confidence = 0.95
-    """That the intervals of all slices together hold. So a challenger that is no worse in any slice fails the gate
-    with at most the chance `1 - confidence`, however many slices there are."""
+    """The confidence with which the intervals of all slices hold together. So a challenger that is no worse in any
+    slice fails the gate with at most the chance `1 - confidence`, however many slices there are."""
     minimum_rows: MinimumRows = 200
     """A slice with fewer rows is too small to tell."""
     minimum_class_rows: MinimumRows = 20
-    """Nor can a slice tell with fewer rows of each class, or of two classes when there are more than two."""
+    """A slice with fewer rows of each class, or of two classes when there are more, is too small, too."""
 
 
 class CalibrationSpec(Spec):
@@ -87,9 +87,9 @@ class FairnessSpec(Spec):
     """Measure → the largest gap between two groups of a column that may be promoted. docs/verdict.md lists the measures
     of each kind of task."""
     maximum_change: dict[Name, Annotated[float, Field(ge=0)]] = {}
-    """Measure → by how much a gap may be larger than the champion's. What is left out may not be larger beyond
+    """Measure → by how much a gap may be larger than the champion's. Without an entry, a gap may not be larger beyond
     chance."""
     confidence: Confidence = 0.95
-    """That the intervals of all gaps together hold."""
+    """The confidence with which the intervals of all gaps hold together."""
     minimum_rows: MinimumRows = 100
-    """A group with fewer rows is too small for a measure. Of a rate among positive rows, the positive rows count."""
+    """A group with fewer rows is too small for a measure. For a rate among positive rows, only those count."""

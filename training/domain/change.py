@@ -1,4 +1,4 @@
-"""Since which day a model has been losing more than on its holdout: when the world changed."""
+"""The day since which a model's losses are above those on its holdout: when the data changed."""
 
 from collections.abc import Mapping
 from datetime import date

@@ -113,7 +113,7 @@ def short_of_history(source: SourceSpec, definitions: FeatureDefinitions, days: 
     """The features of views whose values on `days` lacked history, as the first event is of the day `first`.
 
     A mean of 30 days is one of 14 days when events begin 14 days before. It differs from all later ones though nothing
-    has changed, so it is no reference.
+    has changed, so it is not a reference.
     """
     found = []
     for view in definitions.views:

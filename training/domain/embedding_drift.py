@@ -1,7 +1,8 @@
-"""Whether lists of floats (embeddings) have changed as a whole: can a classifier tell those of now from those before?
+"""Whether lists of floats (embeddings) have changed as a whole: can a classifier tell the current ones from those
+before?
 
-A classifier learns on one half of the entities to tell rows of now from rows of the reference, and scores the other
-half; and the other way round. Where nothing has changed it can only guess, and the scores of both sides have the same
+A classifier learns on one half of the entities to tell current rows from rows of the reference, and scores the other
+half; then the halves change roles. If nothing has changed it can only guess, and the scores of both sides have the same
 distribution. So the scores are a column of numbers that is compared like any other (shares.py): with a p-value,
 entities as evidence, and the least change that counts. A rotation, which changes no single element, is found as well.
 
@@ -39,10 +40,10 @@ def with_domain_scores(
 ) -> tuple[Rows, Rows]:
     """The rows, where each column of lists of floats among `names` has the scores of its rows instead.
 
-    Scores are between 0 and 1, and higher for a row that is more like those of now. A missing list has no score (NaN),
-    nor has one with an element that is no finite number. Lists of another length than most of the reference's are of
-    another encoder: no classifier is needed to tell those of now from those before. `entity`: the column of the keys
-    whose rows stay in one half; None: rows are independent.
+    Scores are between 0 and 1, and higher for a row that is more like the current ones. A missing list has no score
+    (NaN), nor has one with an element that is not a finite number. Lists of another length than most of the reference's
+    are of another encoder: no classifier is needed to tell those of now from those before. `entity`: the column of the
+    keys whose rows stay in one half; None: rows are independent.
     """
     for name in names:
         lists = [rows.columns[name] for rows in (reference, current)]

@@ -1,7 +1,7 @@
-"""How long entities are known: the days since the first event of each, among the events of the last LOOK_BACK.
+"""How long entities have been known: the days since the first event of each, among the events of the last LOOK_BACK.
 
-Every row is looked back from as far, so an entity that comes and goes has the same ages now as a year ago, and nobody
-is older because the lake has grown. One that was there LOOK_BACK before has that age.
+Every row looks back equally far, so an entity that comes and goes has the same ages now as a year ago, and none gets
+older because the lake has grown. One that was there LOOK_BACK before has that age.
 """
 
 from collections.abc import Mapping

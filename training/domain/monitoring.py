@@ -1,4 +1,4 @@
-"""What monitoring found, and whether it could measure. Several runs in a row that could not are a failure of its own.
+"""What monitoring found, and whether it could measure. Several runs in a row that could not are an error.
 
 Counted in days of data (`as_of`), as all policy is: of several runs as of one day the newest counts.
 """
@@ -100,7 +100,7 @@ def unmeasured_for_long(monitor: Monitor, runs: Iterable[MonitoringRun], spec: M
 
     `runs` are in the order in which they were made. A new champion's predictions need time until their labels are in:
     the label delay and a whole window, from the first run that monitored it. Until then a run that cannot measure its
-    performance is passed over, and one that can ends the succession.
+    performance is passed over, and one that can resets the count.
     """
     newest = {each.as_of: each for each in runs}
     patience = timedelta(

@@ -1,8 +1,8 @@
 """Find values that the reference (nearly) lacks: a sensor that reports 0, a new category, the first missing values.
 
 A share of the rows that is there already must change by some per cent before it matters. A value that was never there
-is a fault, or something new, when it is much rarer. One that is new by nature, as the next larger count of a small
-integer, is told from it by its neighbours, which have become more frequent too.
+is a fault, or something new, when it is much rarer. A value that is new by nature, such as the next larger count, is
+recognised by its neighbours, which have become more frequent too.
 
 Rows of one entity are one piece of evidence. So only rows count of which no two have an entity in common, of any kind.
 When nothing has changed, each of those with the value lies on the current side with at most the part of the rows, or of

@@ -17,7 +17,7 @@ _ELEMENT = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 9: 1, 10: 2, 12: 4, 15: 16, 16: 
 _FLOAT = 1
 #: The type of the numbers in raw_data, and the field of numbers that are not there, by TensorProto.DataType.
 _NUMBERS = {1: ("<f4", 4), 6: ("<i4", 5), 7: ("<i8", 7), 11: ("<f8", 10)}
-#: A tensor with more numbers is no shape.
+#: A tensor with more numbers is not a shape.
 _LONGEST_SHAPE = 64
 #: How many subgraphs may contain each other.
 _DEEPEST = 32

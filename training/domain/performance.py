@@ -101,7 +101,7 @@ def degradation(
 
     The reference is the champion's holdout. It is short, so it may have been lucky or unlucky, and the standard errors
     of both sides count. With the first windows of the champion's life there is a second reference: the mean of all of
-    these and the holdout, which is known more exactly. The world may have changed within them, which the first one
+    these and the holdout, which is known more exactly. The data may have changed within them, which the first one
     finds. The reference that shows more counts. When neither shows enough, the mean of the window and the one before it
     is compared with the mean of the holdout and the first windows that end before both: a fall that lasts is surer on
     two windows. The newest window must be worse by more than is allowed, too, as a fall that has ended is none. The

@@ -85,7 +85,7 @@ class World(Protocol):
         ...
 
     def train(self, day: date, champion: Served, change: date | None) -> Judged:
-        """Train as of `day` and compare with the champion. `change`: the day since which the world is another one."""
+        """Train as of `day` and compare with the champion. `change`: the day since which the data has changed."""
         ...
 
 
@@ -136,8 +136,8 @@ class _Ledger:
 def replay(policy: Policy, looks: Sequence[date], first: Served, world: World, spec: ModelSpec) -> Replay:
     """What `policy` does when `first` serves at the beginning and it looks on the days `looks`, in order.
 
-    The days of a schedule count from the day before `first` serves; a day that is not among `looks` is put off to the
-    next one. Reasons, requests and decisions are those of the step decide_retraining.
+    The days of a schedule count from the day before `first` serves; a day that is not among `looks` moves to the next
+    one. Reasons, requests and decisions are those of the step decide_retraining.
     """
     spec = _with_policy(policy, spec)
     champion, ledger, asked, served = first, _Ledger(), list[Asked](), [first]

@@ -44,7 +44,7 @@ def causes(before: Recipe, now: Recipe) -> list[str]:
     if before.definitions != now.definitions:
         found.append(f"The feature definitions were {before.definitions} and are {now.definitions}")
     if before.code != now.code:
-        found.append(f"The code that fits was {before.code[:16]} and is {now.code[:16]}")
+        found.append(f"The training code was {before.code[:16]} and is {now.code[:16]}")
     found += _changed("library", before.libraries, now.libraries)
     # Earlier recipes say less about the machine.
     found += _changed("machine's", before.machine, {name: now.machine.get(name, "") for name in before.machine})

@@ -15,7 +15,7 @@ from training.contract.feeds import FeedSpec
 from training.domain.arrow_types import feed_schema
 from training.domain.quarantine import DELIVERED
 
-#: Bytes that are no text are escaped in quarantine, so the text there is another one.
+#: Bytes that are not text are escaped in quarantine, so the text there is another one.
 _NOT_TEXT = "is not UTF-8 text"
 _TOO_FINE = re.compile(r"\.\d{6}\d*[1-9]")
 
@@ -56,7 +56,7 @@ def value_of(found: Any, column: Column) -> Any:
     if kind.kind == "int":
         low, high = kind.range
         if isinstance(found, bool) or not isinstance(found, int | float) or found != int(found):
-            raise ValueError(f"{found!r} is no whole number")
+            raise ValueError(f"{found!r} is not a whole number")
         if not low <= int(found) <= high:
             raise ValueError(f"{found!r} is outside {kind.name}")
         return int(found)
@@ -64,14 +64,14 @@ def value_of(found: Any, column: Column) -> Any:
         return _float(found, kind.bits)
     if kind.kind == "list":
         if not isinstance(found, list) or (kind.length and len(found) != kind.length):
-            raise ValueError(f"{found!r} is no such list")
+            raise ValueError(f"{found!r} is not such a list")
         return [_float(each, kind.bits) for each in found]
     if kind.kind == "bool":
         if not isinstance(found, bool):
             raise ValueError(f"{found!r} is neither true nor false")
         return found
     if not isinstance(found, str):
-        raise ValueError(f"{found!r} is no text")
+        raise ValueError(f"{found!r} is not text")
     if kind.kind == "timestamp":
         return _time(found)
     if kind.kind == "date":
@@ -83,7 +83,7 @@ def value_of(found: Any, column: Column) -> Any:
 
 def _float(found: Any, bits: int) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise ValueError(f"{found!r} is no number")
+        raise ValueError(f"{found!r} is not a number")
     value = float(found)
     exact = pa.scalar(value, pa.float32()).as_py() == value if bits == 32 else value == found
     if not exact:

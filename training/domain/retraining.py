@@ -31,7 +31,7 @@ class Request(Frozen):
     reason: str
     champion_version: int | None = None
     change: date | None = None
-    """The day since which the world is another one: the training learns from what came after (domain/windows.py)."""
+    """The day since which the data has changed: the training learns from what came after (domain/windows.py)."""
     learnable_from: date | None = None
     """The first knowledge horizon at which enough days since the change have their labels."""
     force: bool = False

@@ -81,7 +81,7 @@ def _too_soon(request: Request) -> _Refusal | None:
     soonest, change = request.learnable_from, request.change
     if soonest is None or request.as_of >= soonest:
         return None
-    why = f"Too soon: enough days since the change on {change} have their labels as of {soonest}."
+    why = f"Too soon: enough days since the change on {change} will have labels as of {soonest}."
     return _Refusal(why, {"change": str(change), "learnable_from": str(soonest)})
 
 
@@ -130,7 +130,7 @@ def _cooling_down(
         needed = strong * test.allowed
         numbers |= {"lowest_drop": test.lowest_drop, "breaks_cooldown_at": needed}
         why += f", or with a drop of at least {needed:.3g} at the confidence of the test (now {test.lowest_drop:.3g})"
-        why += " that did not ask within the cooldown yet" if _times_allowed(request) >= strong else ""
+        why += " that has not broken this cooldown before" if _times_allowed(request) >= strong else ""
     return _Refusal(f"{why}.", numbers)
 
 
@@ -142,8 +142,8 @@ def _not_recovered(
     The state of a trigger is over when another champion serves, or when a look at this one found it good: no drift, or
     a drop of at most half of what is allowed and of what was granted (not just below the limit), in a window that has
     no day of the one that was granted. The first repetition waits for the cooldown only: a training may fail because
-    its window still held the old world, and the next one may then help. Number n waits 2^(n-1) cooldowns, or windows
-    where these are longer. A request with several triggers is granted as soon as one of them is.
+    its window still held old data, and the next one may then help. Number n waits 2^(n-1) cooldowns, or windows where
+    these are longer. A request with several triggers is granted as soon as one of them is.
     """
     found: list[tuple[date, Trigger, int]] = []
     own = [each for each in looks if each.champion_version == request.champion_version and each.as_of < request.seen]
@@ -162,8 +162,8 @@ def _not_recovered(
     until, trigger, trainings = min(found)
     if request.seen >= until:
         return None
-    why = f"Not recovered: {trigger} was granted {trainings} trainings without having been good since. It would be"
-    why = f"{why} granted from {until} on, or when it was good in between, or for another champion."
+    why = f"Not recovered: {trigger} was granted {trainings} trainings and has not been good since. It would be"
+    why = f"{why} granted from {until} on, or after a look at which it is good, or for another champion."
     return _Refusal(why, {"trainings_without_recovery": trainings, "granted_from": str(until)})
 
 

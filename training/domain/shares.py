@@ -87,8 +87,8 @@ def compare_shares(reference: Side, current: Side, minimum: float) -> dict[str, 
     Only shares that differ by at least `minimum` count: a smaller change, however sure, is none. The p-value of a
     column is Bonferroni's over all its shares. Without such a share it is 1, and the largest difference is given.
     Without clusters of the reference, as many rows of it are taken to be alike, in proportion, as of the current side.
-    A column that names the entities of clusters is not clustered by itself, and new ones in it are no change: some come
-    and go every week. Each side has some rows, and numbers are finite or missing.
+    A column that names the entities of clusters is not clustered by itself, and new ones in it are not a change: some
+    come and go every week. Each side has some rows, and numbers are finite or missing.
     """
     old, new = ({kind: _Grouped(each) for kind, each in side.clusters.items()} for side in (reference, current))
     found = {}

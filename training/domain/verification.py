@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 @dataclass(frozen=True)
 class Looks:
-    """When a file was first named, and when it was last read and found as it was written, if ever."""
+    """When a file was first named, and when it was last read and found unchanged, if ever."""
 
     seen: date
     read: date | None = None

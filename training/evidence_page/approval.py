@@ -9,7 +9,7 @@ _WAITING = "It waits for a person."
 
 
 def section(version: int, known: Approvals) -> str:
-    """HTML; empty when nobody was to decide about the version."""
+    """HTML; empty when no approval was requested."""
     request = known.requests.get(version)
     if request is None:
         return ""

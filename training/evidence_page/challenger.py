@@ -44,7 +44,7 @@ def _cost(found: Cost) -> str:
     if found.search is not None and found.fit is not None:
         parts |= {"search for parameters": found.search, "fit": found.fit}
     rows = [
-        ["seconds on the clock", *(_number(part.seconds) for part in parts.values())],
+        ["wall seconds", *(_number(part.seconds) for part in parts.values())],
         ["CPU seconds", *(_number(part.cpu_seconds) for part in parts.values())],
         ["GPU seconds", *(_number(part.gpu_seconds) for part in parts.values())],
         ["price of the machines", *(f"{_number(part.price)} {found.unit}".strip() for part in parts.values())],

@@ -18,7 +18,7 @@ _REASONS = 15
 
 
 def html(evidence: Evidence) -> str:
-    """The page. It needs nothing from elsewhere."""
+    """The page. It is self-contained."""
     spec, version = evidence.spec, evidence.version
     return web_pages.page(f"{spec.title}, version {version}: evidence", _parts(evidence))
 

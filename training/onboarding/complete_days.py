@@ -1,4 +1,4 @@
-"""Finds the days that a sample has in whole: many begin or end in the middle of a day."""
+"""Finds the days that a sample covers completely: many samples begin or end in the middle of a day."""
 
 from datetime import date, timedelta
 from statistics import median

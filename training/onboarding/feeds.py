@@ -125,7 +125,7 @@ def label_feed(data: Path, time: str, events: Feed) -> Feed:
         what = f"{key.name} is {key.file_type} in {data} and {of_events.file_type} in the events"
         raise InputError(what, "Give the id the same type in both files.")
     if key.nulls:
-        what = f"{data}: {key.name} is missing in {key.nulls:,} rows, but says which event a label is of"
+        what = f"{data}: {key.name} is missing in {key.nulls:,} rows, but it identifies the event of a label"
         raise InputError(what, "Leave these rows out.")
     names = tuple(name for name, each in found.items() if name not in (chosen.column, key.name) and _learnable(each))
     if not names:
@@ -183,7 +183,7 @@ def _guessed_label(sample: Sample, found: dict[str, Profile]) -> str:
     if len(named) == 1:
         return named[0]
     raise InputError(
-        "It is not said what a model should predict",
+        "No label is named, so there is nothing to predict",
         "Write LABELS=<column>, or LABELS=<file> for labels in a file of their own."
         f" The columns of {sample.path}: {_names(sample)}.",
     )

@@ -140,7 +140,7 @@ def _of_label(names: "_Names", entity: str, label: str, rules: Rules) -> list[tu
 
 
 def _quoted(column: str) -> str:
-    """The column in a condition: in quotes when the engine, or a condition, takes it for a word of SQL."""
+    """The column in a condition: in quotes when the engine, or a condition, would read it as a word of SQL."""
     condition, engine = f"{column} = 1", FEATURE_ENGINES.find("duckdb")()
     try:
         rows = engine.execute(f"SELECT ({condition}) FROM events", {}, {"events": pa.table({column: [1]})})

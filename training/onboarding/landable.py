@@ -1,4 +1,4 @@
-"""Makes rows that ingest takes of those of a sample: with the names of the spec, and an id where there is none."""
+"""Makes rows that ingest accepts from those of a sample: with the names of the spec, and an id where there is none."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ def landable(sample: Sample, feed: FeedSpec, positive: str = "") -> pa.Table:
 
     Texts, dates and numbers of seconds become timestamps, and a text label becomes 1 where it is `positive`, else 0.
     Values are not changed in other ways: ingest converts and checks them. Raises InputError when a column is missing or
-    is no time.
+    is not a time.
     """
     by_name = {name.lower(): name for name in sample.table.column_names}
     made_id = feed.id_column == MADE_ID and MADE_ID not in by_name
@@ -44,7 +44,7 @@ def _converted(sample: Sample, name: str, values: pa.ChunkedArray, column: Colum
     if column.kind == "timestamp":
         times = to_times(values)
         if times is None:
-            what = f"{sample.path}: {name} is {values.type}, which is no time, or has one too far away for microseconds"
+            what = f"{sample.path}: {name} is {values.type}, not a time, or one is too far away for microseconds"
             raise InputError(what, "Deliver timestamps, dates, text in ISO 8601 or whole seconds since 1970.")
         return times
     if column.kind == "int" and pt.is_string(values.type):

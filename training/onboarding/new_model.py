@@ -105,7 +105,7 @@ def _label(spec: SourceSpec, wanted: str) -> str:
 def choose_task(label: str, column: Column, wanted: str, only_positives: bool) -> tuple[str, str]:
     """The kind of task for a label with the rules `column`, and why it was chosen; empty when a person named it.
 
-    Raises InputError when `wanted` is no kind, or when the label does not suit it.
+    Raises InputError when `wanted` is not a kind, or when the label does not suit it.
     """
     if wanted and wanted not in TASKS:
         hint = f"{did_you_mean(wanted, TASKS)}Write TASK=<one of {', '.join(TASKS)}>, or leave it out."

@@ -69,7 +69,7 @@ def new_source(wishes: SourceWishes, settings: StateSettings) -> NewSource:
     except ValidationError as error:
         listed = "; ".join(map(str, problems_of(error, str(path), SourceSpec, fields)))
         raise ConfigError(
-            f"The sample {wishes.data} needs a spec by hand: {listed}", "Rename or drop these columns."
+            f"The sample {wishes.data} needs a spec written by hand: {listed}", "Rename or drop these columns."
         ) from error
     create(path, text)
     return NewSource(path, text, tuple(label for feed in feeds for label in feed.labels), feeds)

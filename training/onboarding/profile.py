@@ -49,7 +49,8 @@ class Profile:
 
     @property
     def key_kind(self) -> str:
-        """The kind as an id or an entity; empty: it can be none. Whole floats are integers of which one is missing."""
+        """The kind as an id or an entity; empty: it can be neither. Whole floats are integers of which one is
+        missing."""
         if self.kind == "float" and self.all_whole:
             return "int"
         return self.kind if self.kind in ("int", "string") else ""

@@ -25,7 +25,7 @@ from training.onboarding.profile import Profile
 _CLOSED_VALUES, _CLOSED_ROWS = 12, 20
 #: An integer label with more values is a number, not a class.
 CLASSES = 10
-#: A text label with more values is no class.
+#: A text label with more values is not a class.
 _MOST_CLASSES = 50
 #: Of the number of rows of a day: how far beyond the sample's own extremes the rules allow.
 _LOW_HEADROOM, _HIGH_HEADROOM = 0.5, 1.5
@@ -134,7 +134,7 @@ def bounds(each: Profile) -> dict[str, Any]:
         return {}
     digit = math.floor(math.log10(span))
     step = 10.0**digit
-    # Written as decimal numbers, because multiples of 0.1 are no exact floats.
+    # Written as decimal numbers, because multiples of 0.1 are not exact floats.
     lowest, highest = (
         float(f"{multiple}e{digit}") for multiple in (math.floor((low - span) / step), math.ceil((high + span) / step))
     )

@@ -24,7 +24,7 @@ _RESERVED = TABLE_COLUMNS | FEAST_COLUMNS | {PARTITION}
 _LONGEST = 63
 #: A field in quotes may have several lines.
 _LINES = csv.ParseOptions(newlines_in_values=True)
-#: Digits that are no number, but a name: with a zero before them, or more of them than a number holds.
+#: Digits that are an identifier and not a number: with a zero before them, or more of them than a number holds.
 _CODE, _LONG = "^0[0-9]{2,}$", "^[0-9]{17,}$"
 #: Arrow guesses the types of columns from the first block, and refuses a later value of another type.
 _CSV_BLOCK = 1 << 30

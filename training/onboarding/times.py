@@ -16,7 +16,7 @@ _FIRST_SECOND = 10**8
 
 
 def as_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """`values` as timestamps in UTC with microseconds; None when they are no times, or too far away for microseconds.
+    """`values` as timestamps in UTC with microseconds; None when they are not times, or too far away for microseconds.
 
     Timestamps and dates are times, and so are texts when all of them are written in ISO 8601. A time without a zone is
     UTC. Digits below the microsecond are cut off.

@@ -92,7 +92,7 @@ def _predictions(
     rows = predictions.sampled(window, spec.request_columns, MAXIMUM_ROWS, seed, engine, features=True)
     first = predictions.first_uses(window, engine)
     if first.empty and not rows.empty:
-        log.warning("The log has no feature timestamps: what an online store that was behind gave counts as skew")
+        log.warning("The log has no feature timestamps: old rows of the online store count as skew")
     rows[HORIZON] = horizons(rows[PREDICTED_AT], first[PREDICTED_AT], first[FEATURE_TIMESTAMP])
     return rows
 

@@ -1,4 +1,4 @@
-"""Delete what is old of a model: work files, reports, and artifacts of runs that no registered version belongs to."""
+"""Delete old data of a model: work files, reports, and artifacts of runs that no registered version belongs to."""
 
 import logging
 from datetime import UTC, date, datetime, timedelta
@@ -20,8 +20,8 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: CleanModelInputs, settings: StateSettings) -> CleanResult:
-    """Apply `retention` of the model spec. Of its predictions only what no version of the table has any more goes; the
-    small files of past days are merged.
+    """Apply `retention` of the model spec. Of its predictions, only files that no version of the table needs are
+    deleted; the small files of past days are merged.
 
     Registered versions, their runs and the ledger stay for ever. Raises TransientError when MLflow or a store does not
     answer.

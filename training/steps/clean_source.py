@@ -17,11 +17,11 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: CleanSourceInputs, settings: StateSettings) -> CleanResult:
-    """Apply `retention` of the source spec: Delta's vacuum, which spares what registered versions were made of.
+    """Apply `retention` of the source spec: Delta's vacuum, except for what registered versions were made of.
 
-    The newest version of a table always stays. A model without a spec is taken for one that learns from the source.
-    Raises DataContractError when a registered version does not say what it was made of, TransientError when MLflow or
-    a store does not answer.
+    The newest version of a table always stays. A model without a spec counts as one that learns from the source. Raises
+    DataContractError when a registered version does not say what it was made of, TransientError when MLflow or a store
+    does not answer.
     """
     spec, now = load_source_spec(inputs.source, settings.feature_repo), inputs.now or datetime.now(UTC)
     kept = needed_table_versions(

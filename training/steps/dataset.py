@@ -45,11 +45,11 @@ log = logging.getLogger("perennial")
 def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
-    Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.
-    Columns: the events' id, time and entities, the label, the features (float32, text), and `_age_<entity>`: for how
-    many days it was known (training/domain/entity_age.py); in the holdout also `_excluded` (bool): rows of entities
-    whose positive label was known already. `reference` is a sample of train's features, with
-    entities and times. The id is a hash of all that determines the content: a dataset that exists is returned as it is.
+    Also what the artifacts need of the features: their definitions, and the holdout's events and feature rows. Columns:
+    the events' id, time and entities, the label, the features (float32, text), and `_age_<entity>`: for how many days
+    it was known (training/domain/entity_age.py); in the holdout also `_excluded` (bool): rows of entities whose
+    positive label was known already. `reference` is a sample of train's features, with entities and times. The id is a
+    hash of all that determines the content: a dataset that exists is returned as it is.
 
     After a `change` gap and holdout are those of `training.after_change`, unless its rows do not suffice.
     Raises DataContractError when history, labels, rows, classes or feature rows do not suffice.
@@ -149,7 +149,7 @@ def _windows(task: TaskKind, named: Mapping[str, Days], train: pd.DataFrame, see
         shown = f"{name or 'window_days'} ({days})"
         if lacks := lacks_to_train(task, of_window):
             lacking[shown] = f"{len(of_window)} rows: {lacks}"
-            log.warning("Left out, the window %s has %s", shown, lacking[shown])
+            log.warning("Left out: the window %s has %s", shown, lacking[shown])
             continue
         log.info("Window %s: %d rows", shown, len(of_window))
         yield TrainingWindow(name=name, days=days, rows=len(of_window), counts=task.counts(task.truth(of_window)))

@@ -143,7 +143,7 @@ def _check(inputs: DecideRetrainingInputs) -> None:
         raise InputError("A failed run releases the request that it took", hint="Name the run.")
     if not inputs.failed and inputs.request_id is None and inputs.trigger is None and not found:
         hint = "Give a trigger, or what drift and performance found, or the request_id of a granted request."
-        raise InputError("Nothing says why to train", hint)
+        raise InputError("No reason to train was given", hint)
 
 
 def _request_of(run: str, model: str, ledger: Ledger) -> str | None:

@@ -1,7 +1,7 @@
 """Compute the feature rows of the affected days. CT_ENGINE over pinned versions of the feeds.
 
 A feature table carries the number of the definition that it was made by. When the definition has changed, all its days
-are computed anew and take the place of the old rows and columns in one commit: a version never mixes two meanings.
+are computed again and replace the old rows and columns in one commit: a version never mixes two meanings.
 """
 
 import logging
@@ -97,7 +97,7 @@ def _newest_day(lake: Lake, spec: SourceSpec, versions: TableVersions) -> date |
 def _not_older(lake: Lake, spec: SourceSpec, versions: TableVersions) -> TableVersions:
     """`versions`, or those that the newest feature rows were made of when these are newer.
 
-    Versions that a feed does not have are those of a table from before: it was moved away and begun anew.
+    Versions that a feed does not have are those of an earlier table, which was moved away and started over.
     """
     read = [feeds_read(lake, table, spec.feeds) for table in spec.entities]
     later = max(read, key=lambda each: feature_inputs.age(each, spec.feeds), default=versions)

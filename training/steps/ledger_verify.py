@@ -23,7 +23,7 @@ def run(inputs: LedgerVerifyInputs, settings: StateSettings) -> LedgerVerifyResu
     ledger = Ledger(settings.ledger)
     entries = len(ledger.entries(inputs.model))
     log.info(
-        "The ledger of %s in %s is whole: %d entries, newest %s; %d versions agree",
+        "The ledger of %s in %s is intact: %d entries, newest %s; %d versions agree",
         *(inputs.model, settings.ledger, entries, ledger.head(inputs.model) or "none", anchors),
     )
     return LedgerVerifyResult(entries=entries, anchors=anchors)

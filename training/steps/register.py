@@ -63,7 +63,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         raise InputError(problem, another_run(spec.name))
     artifact = OnnxModel.load(challenger.artifact_uri, maximum_mib=settings.artifact_maximum_mib)
     if artifact.metadata.digest != challenger.digest:
-        problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
+        problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, the verdict is on {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata, why)
@@ -138,7 +138,7 @@ def _highest_known(spec: ModelSpec, moves: list[dict[str, Any]], settings: State
     """The highest version that the `moves` of the ledger, or the predictions, name; 0 when they name none.
 
     A registry that was restored from an older copy may lack it. Its number must not go to another artifact: monitoring
-    and audit would take the two for one.
+    and audit would confuse the two.
     """
     logged = newest_model_version(Lake(settings.lake, spec.source.name, spec.name))
     return max([logged, *(int(body["version"]) for body in moves)])

@@ -1,10 +1,10 @@
-"""Judge the quarantined rows of partitions again, and put those that hold now into the lake. Exactly once.
+"""Validate the quarantined rows of partitions again, and put those that are valid now into the lake. Exactly once.
 
-A partition's rows are composed anew: those in the lake, and those in quarantine, some of them corrected. They go
+A partition's rows are put together again: those in the lake, and those in quarantine, some of them corrected. They go
 through ingest as one file, which replaces both in its two commits. Before that the file is kept in the work folder,
 until all partitions are done and the ledger says so: a process that is killed between the commits has taken rows out of
 quarantine that are not in the lake yet, and one that is killed later has named no feature days. The next run finds the
-file and finishes. If another delivery of the partition was taken in meanwhile, the file is dropped.
+file and finishes. If another delivery of the partition was ingested meanwhile, the file is dropped.
 """
 
 import json
@@ -71,7 +71,7 @@ class _Replay:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
         self.feed = self.spec.feed(inputs.feed)
         if inputs.corrections and not inputs.partition:
-            raise InputError("Corrections are of one partition, and none is named", "Name the partition.")
+            raise InputError("Corrections apply to one partition, and none is named", "Name the partition.")
         self.lake = Lake(settings.lake, inputs.source)
 
     def run(self) -> ReplayQuarantineResult:
@@ -215,7 +215,7 @@ class _Replay:
         state = _Composed(**json.loads(pq.read_schema(folder / _ROWS).metadata[_STATE]))
         kept = pq.ParquetFile(folder / _KEPT).read()
         if not self._is_mine(partition, state):
-            log.warning("Another delivery of %s came in after its replay was begun: begin again", partition)
+            log.warning("%s was delivered again after its replay began: starting over", partition)
             self._remove(partition)
             return None
         inputs = IngestInputs(

@@ -1,4 +1,4 @@
-"""Say what a person has to decide about a registered version. The request itself is in the ledger since `register`."""
+"""Say what a person has to decide about a registered version. `register` has written the request to the ledger."""
 
 import logging
 

@@ -1,8 +1,8 @@
-"""Return to the version that served before, or to a named one, and wait until every replica serves it.
+"""Return to the previous version, or to a named one, and wait until every replica serves it.
 
 The aliases move before anything is written to the ledger, also when the ledger cannot be read: the version in service
 is bad. A tag of the registered model keeps what the aliases were, so a step that was killed, or could not write to the
-ledger, goes on from there and does not go back a second time.
+ledger, continues from there and does not roll back a second time.
 
 This cancels a rollout that is under way: without a named version, the champion from before that rollout serves. When a
 replica does not follow in time, the registry keeps the new state, because the version that served was bad.
@@ -88,10 +88,10 @@ def _history(model: str, ledger: Ledger) -> tuple[list[dict[str, Any]], StepErro
     try:
         return [e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)], None
     except StepError as error:
-        log.warning("The rollback goes on without the ledger: %s", error)
+        log.warning("The rollback continues without the ledger: %s", error)
         return [], error
     except OSError as error:
-        log.warning("The rollback goes on without the ledger: %s", error)
+        log.warning("The rollback continues without the ledger: %s", error)
         return [], TransientError(f"The ledger does not answer: {error}", hint="Retry.")
 
 
@@ -140,7 +140,7 @@ def _not_recorded(broken: StepError, move: Move, model: str) -> StepError:
 
 
 def _point(move: Move, model: str, registry: Registry) -> None:
-    """Move the aliases, then end a division of traffic and remove its challenger."""
+    """Move the aliases, then end a traffic split and remove its challenger."""
     registry.point(model, [(alias, version) for alias, version in move.forwards if version is not None])
     split = MODE in registry.state(model).tags
     registry.set_traffic(model, FULL)

@@ -6,8 +6,8 @@ run that names a partition scores the events that the champion has not answered.
 event is scored again only when a person asks for it, and monitoring, which looks at one version, counts every event
 once.
 
-The predictions of a partition are committed `scoring.batch_rows` at a time. A process that begins anew, after a kill
-or beside another one, leaves out the events whose predictions are in the table (training/adapters/prediction_table.py).
+The predictions of a partition are committed `scoring.batch_rows` at a time. A process that starts over, after a kill or
+beside another one, leaves out the events whose predictions are in the table (training/adapters/prediction_table.py).
 """
 
 import logging

@@ -44,11 +44,11 @@ _GOLDEN_ROWS = 20
 def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
     """Train on a dataset; the artifact goes to `<work>/<model>/artifacts/<fingerprint>/` and to the MLflow run.
 
-    The same inputs again give the run that they gave before; one left unfinished is taken up, and so is its fit, from
-    the checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. So is a
-    search for parameters, from `<work>/<model>/searches/<fingerprint>/`; a search in parts is the step `search`, whose
-    results come with the inputs. Raises ConfigError for a search by several processes, DataContractError for features
-    that are not finite or labels that the task cannot learn, StepError when the ONNX model scores otherwise than the
+    The same inputs again give the run that they gave before; an unfinished one is resumed, and so is its fit, from the
+    checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. So is a search
+    for parameters, from `<work>/<model>/searches/<fingerprint>/`; a search in parts is the step `search`, whose results
+    come with the inputs. Raises ConfigError for a search by several processes, DataContractError for features that are
+    not finite or labels that the task cannot learn, StepError when the ONNX model's scores differ from those of the
     native one, TransientError when MLflow does not answer.
     """
     job = FitJob.of(inputs, settings)

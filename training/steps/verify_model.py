@@ -1,4 +1,4 @@
-"""Name what of a model's ledger and registered versions is not as it was written."""
+"""Name each ledger entry and version of a model that was changed since it was written."""
 
 import logging
 
@@ -14,7 +14,7 @@ log = logging.getLogger("perennial")
 def run(inputs: VerifyModelInputs, settings: StateSettings) -> VerifyModelResult:
     """Check the ledger as `ledger_verify` does, and fetch every registered version.
 
-    Logs the newest entry of the ledger: a log that is kept elsewhere shows later whether the ledger was written anew.
+    Logs the newest entry of the ledger: a log that is kept elsewhere shows later whether the ledger was rewritten.
     Raises DataContractError that names every fault, TransientError when MLflow does not answer.
     """
     found, anchors = ledger_faults(inputs.model, settings)
@@ -25,7 +25,7 @@ def run(inputs: VerifyModelInputs, settings: StateSettings) -> VerifyModelResult
     ledger = Ledger(settings.ledger)
     entries, head = len(ledger.entries(inputs.model)), ledger.head(inputs.model)
     log.info(
-        "%s is as it was written: %d ledger entries, the newest is %s; %d versions",
+        "%s is unchanged: %d ledger entries, the newest is %s; %d versions",
         *(inputs.model, entries, head or "none", versions),
     )
     return VerifyModelResult(entries=entries, anchors=anchors, head=head, versions=versions)

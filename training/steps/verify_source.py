@@ -1,4 +1,4 @@
-"""Read the files of a source's tables, and name each that is not as it was written."""
+"""Read the files of a source's tables, and name each that was changed after it was written."""
 
 import logging
 from datetime import UTC, datetime
@@ -27,5 +27,5 @@ def run(inputs: VerifySourceInputs, settings: StateSettings) -> VerifySourceResu
     if found:
         hint = "Restore these files from a backup. What was trained on them since they were changed, train again."
         raise DataContractError("\n".join(found), hint)
-    log.info("The files of %s that were read are as they were written: %s", inputs.source, read)
+    log.info("The files of %s that were read are unchanged: %s", inputs.source, read)
     return VerifySourceResult(files=read)

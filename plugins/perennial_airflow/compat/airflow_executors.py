@@ -21,7 +21,7 @@ def free_queue(executor: AirflowLocalExecutor) -> None:
 
     A process that waits for a task holds the lock of the queue, so that one alone reads from it. When that process is
     killed, nobody releases the lock. So end the processes that wait: the executor replaces them when it has tasks. If
-    the queue is locked then, a dead process has locked it. The processes that run a task have not, and go on.
+    the queue is still locked, a dead process has locked it, not one that runs a task; those continue.
     """
     lock = executor.activity_queue._rlock  # type: ignore[attr-defined]
     while not lock.acquire(block=False):

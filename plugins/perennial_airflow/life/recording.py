@@ -19,7 +19,7 @@ def step_ended(
 ) -> None:
     """Write the event of a step that has succeeded with `result`, or failed with `error`. `context`: of its task.
 
-    The pages are a view, so a store that does not take the event is a warning, and no failure of the task.
+    The pages are a view, so an event that cannot be stored is a warning, not a failure of the task.
     """
     try:
         settings, now, ti = load_settings(), datetime.now(UTC), context["ti"]

@@ -1,8 +1,8 @@
 """Where events and summaries are kept, and how they are read: small files in the work folder.
 
 An event is written once and never changed, so tasks that end at the same time need no lock. A summary is made again
-from its last state and the events that it has not seen. Who writes it looks for new events afterwards: of two writers
-the last one finds the event of the other.
+from its last state and the events that it has not seen. Whoever writes it looks for new events afterwards: the later of
+two writers finds the event of the other.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The summary of a model's events. Events may come in any order: each part keeps the newest that is about it."""
+"""The summary of a model's events. Events may come in any order: each part keeps the newest event about it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -92,7 +92,7 @@ class Health(NamedTuple):
 
 
 def health(overview: Overview) -> Health:
-    """Red or green, and why in sentences: the worst first."""
+    """Red or green, and the reasons as sentences, the worst first."""
     bad, attention = list[str](), list[str]()
     evaluated = overview.outcomes.get("evaluate")
     for task, outcome in sorted(overview.outcomes.items()):

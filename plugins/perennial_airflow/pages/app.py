@@ -107,7 +107,8 @@ def _html(page: str, status: int = 200) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    """Who is not logged in is sent to the login; a program, which does not ask for HTML, is told so."""
+    """A browser that is not logged in is redirected to the login; a program, which does not ask for HTML, gets an
+    error."""
     assert isinstance(error, HTTPException)
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)

@@ -134,7 +134,7 @@ def _performance(about: Overview, events: Sequence[Event], served: Sequence[Serv
     traces += _estimates(events)
     return _figure(
         f"Performance: {about.primary}",
-        "The metric that decides, of the version in service on late labels and on its holdout. Click to open the run.",
+        "The deciding metric of the version in service, on late labels and on its holdout. Click to open the run.",
         traces,
         {"height": 320},
     )

@@ -53,7 +53,7 @@ def _report(folder: str, path: str) -> Response:
     size = storage.size(uri)
     content = storage.read(uri) if size is not None and size <= _LARGEST else None
     if content is None:
-        problem = f"There is no report {path}. It was deleted by retention, or is of a version from before it was kept."
+        problem = f"There is no report {path}. It was deleted by retention, or the version is older than this page."
         raise HTTPException(404, f"{problem} `make evidence` fetches the evidence that MLflow keeps.")
     return Response(content, media_type=kind, headers={"Content-Security-Policy": SANDBOX, **SAFE})
 

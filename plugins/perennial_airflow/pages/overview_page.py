@@ -1,4 +1,4 @@
-"""The overview of all models: a row for each, the worst first."""
+"""The overview of all models: a row for each, those with problems first."""
 
 from collections import Counter
 from collections.abc import Sequence

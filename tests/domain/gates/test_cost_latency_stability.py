@@ -21,7 +21,7 @@ def test_the_price_is_that_of_cpus_and_gpus() -> None:
     (told,) = cost_gates(found, CostLimits())
     assert told.passed
     assert told.sentence == (
-        "the training took 1800 s on the clock, 7200 CPU s, 3600 GPU s (2.1 EUR); the model has 2 MiB"
+        "the training took 1800 s of wall time, 7200 CPU s, 3600 GPU s (2.1 EUR); the model has 2 MiB"
     )
 
 
@@ -49,8 +49,8 @@ def test_what_the_search_took_is_told_apart_from_the_fit() -> None:
     assert found.fit.price == pytest.approx(0.01)
     (told,) = cost_gates(found, CostLimits())
     assert told.sentence == (
-        "the training took 1800 s on the clock, 7200 CPU s, 0 GPU s (0.1 EUR), of which the search took "
-        "1500 s on the clock, 6480 CPU s, 0 GPU s (0.09 EUR) and the fit 300 s on the clock, 720 CPU s, 0 GPU s "
+        "the training took 1800 s of wall time, 7200 CPU s, 0 GPU s (0.1 EUR), of which the search took "
+        "1500 s of wall time, 6480 CPU s, 0 GPU s (0.09 EUR) and the fit 300 s of wall time, 720 CPU s, 0 GPU s "
         "(0.01 EUR); the model has 2 MiB"
     )
 

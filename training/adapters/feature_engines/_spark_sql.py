@@ -28,7 +28,7 @@ _SAME: frozenset[type[exp.Expr]] = frozenset(
 )
 #: Parts of a time that both engines number alike.
 _PARTS = {"YEAR", "QUARTER", "MONTH", "DAY", "HOUR", "MINUTE"}
-#: Operators that are no functions to sqlglot, and whose patterns differ.
+#: Operators that are not functions to sqlglot, and whose patterns differ.
 _REFUSED = (exp.SimilarTo, exp.Glob, exp.Collate, exp.TryCast)
 _WHOLE = {exp.DType.TINYINT, exp.DType.SMALLINT, exp.DType.INT, exp.DType.BIGINT}
 #: DuckDB's integers of 128 bits. Spark's widest integers are decimals.

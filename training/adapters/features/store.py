@@ -59,7 +59,7 @@ def changing_published(settings: StateSettings) -> Iterator["FeatureStore"]:
 
     It has a copy of the registry, which takes the place of the published one when the block ends. Feast would write in
     place, and take no notice of a full disk: a part of a registry cannot be read again. One that cannot be read is
-    begun anew, and the definitions of every source are applied again.
+    replaced by an empty one, and the definitions of every source are applied again.
     """
     registry = Path(settings.feature_registry)
     with tempfile.TemporaryDirectory(prefix="perennial-feast-") as folder:
@@ -68,7 +68,7 @@ def changing_published(settings: StateSettings) -> Iterator["FeatureStore"]:
             if _readable(content):
                 copy.write_bytes(content)
             else:
-                log.warning("%s is damaged; it is written anew by the next run of each source", registry)
+                log.warning("%s is damaged; it is rewritten by the next run of each source", registry)
                 for applied in registry.parent.glob("*.applied"):
                     applied.unlink()
         store = _feature_store(settings, str(copy), online_store(settings).feast_settings())

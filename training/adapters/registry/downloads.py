@@ -40,7 +40,7 @@ def fetch_served(
     for file, size in listed(client, run_id, SERVED).items():
         path = f"{SERVED}/{file}"
         if file not in (ONNX_FILE, METADATA_FILE):
-            raise DataContractError(f"Run {run_id} has {path}, which is no part of an artifact", "Train again.")
+            raise DataContractError(f"Run {run_id} has {path}, which is not part of an artifact", "Train again.")
         if size and size > maximum_mib * 2**20:
             raise too_large(f"{path} of run {run_id}", size, maximum_mib)
     with atomic.replacing(folder) as draft:

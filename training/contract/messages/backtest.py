@@ -68,7 +68,8 @@ class Recommendation(Frozen):
     confidence: float
     """Of the intervals."""
     alike: list[str]
-    """Policies whose cost cannot be told from that of the recommended one: their interval has 0 in it."""
+    """Policies whose cost does not differ beyond chance from that of the recommended one: their interval has 0 in
+    it."""
 
     def __str__(self) -> str:
         if not self.costs_more:

@@ -27,7 +27,7 @@ class DecideRetrainingInputs(ModelInputs):
     reason: str = ""
     evidence: dict[str, Any] = {}
     change: date | None = None
-    """The day since which the world is another one, if whoever asks knows it. None: what `performance` found."""
+    """The day since which the data has changed, if whoever asks knows it. None: what `performance` found."""
     drift: DriftResult | None = None
     performance: PerformanceResult | None = None
     force: bool = False
@@ -56,6 +56,6 @@ class DecideRetrainingResult(Frozen):
     waiting: list[str]
     """Granted requests that no run has taken yet, oldest first."""
     change: date | None = None
-    """The day since which the world is another one, for the training to learn from what came after."""
+    """The day since which the data has changed, for the training to learn from what came after."""
     snapshot: Snapshot | None = None
     """What the training run `run` reads, with the request's knowledge horizon; None when it is not to train."""

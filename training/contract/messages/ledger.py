@@ -1,4 +1,4 @@
-"""Whether the state is as it was written: the ledger, registered versions, the files of the lake."""
+"""Whether the state is unchanged: the ledger, registered versions, the files of the lake."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Making a registered version again, to prove what it was made of."""
+"""Training a registered version again, to prove what it was made of."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Deleting what nobody needs any more."""
+"""Deleting data that is no longer needed."""
 
 from datetime import datetime
 

@@ -23,7 +23,7 @@ class DatasetInputs(SnapshotInputs):
     seed: int | None = None
     """Overrides the spec's training.seed."""
     change: date | None = None
-    """The day since which the world is another one. None: no change is known."""
+    """The day since which the data has changed. None: no change is known."""
 
 
 class Split(Frozen):

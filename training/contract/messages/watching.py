@@ -29,7 +29,7 @@ class Shift(Frozen):
     """Their share in the reference."""
     current: float
     minimum: float
-    """A smaller difference of the shares is no drift."""
+    """A smaller difference of the shares is not drift."""
     p_value: float
     """The chance of such a difference when nothing has changed, of the whole column."""
     adjusted_p_value: float = 1.0

@@ -9,7 +9,7 @@ from training.domain.gates import Gate
 
 _HOUR, _MIB = 3600, 2**20
 
-#: Seconds on the clock, of CPUs and of GPUs; None where not known.
+#: Wall seconds, CPU seconds and GPU seconds; None where not known.
 Times = tuple[float | None, float | None, float | None]
 
 
@@ -54,7 +54,7 @@ def gates(found: Cost, limits: CostLimits) -> Iterator[Gate]:
         said += f", of which the search took {_times(found.search, unit)} and the fit {_times(found.fit, unit)}"
     yield Gate("cost", True, f"{said}; the model has {_number(size, ' MiB')}")
     for value, limit, what in (
-        (found.seconds, limits.maximum_seconds, " s on the clock"),
+        (found.seconds, limits.maximum_seconds, " s of wall time"),
         (found.cpu_seconds, limits.maximum_cpu_seconds, " CPU s"),
         (found.price, limits.maximum_price, unit or " units of money"),
         (size, limits.maximum_model_mib, " MiB of the model"),
@@ -67,7 +67,7 @@ def gates(found: Cost, limits: CostLimits) -> Iterator[Gate]:
 
 def _times(part: Cost | PartCost, unit: str) -> str:
     known = [
-        _number(part.seconds, " s on the clock"),
+        _number(part.seconds, " s of wall time"),
         _number(part.cpu_seconds, " CPU s"),
         _number(part.gpu_seconds, " GPU s"),
     ]

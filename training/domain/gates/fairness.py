@@ -170,7 +170,7 @@ def _kept(gaps: Sequence[Gap]) -> list[Gap]:
 
 
 def _limits(spec: FairnessSpec, columns: Iterable[str], ours: Sequence[_Compared], gaps: Sequence[Gap]) -> list[Gate]:
-    """One for each column and limit. Of several classes the largest gap is told."""
+    """One for each column and limit. Of several classes the largest gap is named."""
     found = []
     for column in columns:
         for measure, limit in spec.limits.items():

@@ -32,7 +32,7 @@ def within(found: Latency, spec: LatencySpec) -> bool:
 
 def gates(found: Latency, spec: LatencySpec) -> Iterator[Gate]:
     rounds, worst = len(found.rounds_p99_ms), max(found.rounds_p99_ms)
-    budget = "no budget is set" if spec.maximum_p99_ms is None else f"at most {spec.maximum_p99_ms:g} ms may be"
+    budget = "no budget is set" if spec.maximum_p99_ms is None else f"at most {spec.maximum_p99_ms:g} ms is allowed"
     sentence = (
         f"p99 of one row in ONNX Runtime is {found.p99_ms:.3f} ms, {budget}: the best of {rounds} rounds of "
         f"{found.calls} rows (the worst {worst:.3f} ms, the median row of the best {found.p50_ms:.3f} ms)"

@@ -1,4 +1,4 @@
-"""Whether a feature knows the label: a suspicion that a person must look at.
+"""Whether a feature leaks the label: a suspicion that a person must check.
 
 Source: Kaufman, Rosset, Perlich & Stitelman, Leakage in Data Mining (ACM TKDD 6, 2012): features that predict
 surprisingly well alone, and results that are too good to be true beside earlier ones, are how leaks are found.
@@ -8,8 +8,8 @@ explains more. How much it explains is R² for numbers and 2 · AUC − 1 for cl
 of two predictions that are made of training rows: a line, and the mean label of the feature's value or bin. Fewer than
 MINIMUM_ROWS rows of a class, or in all, say nothing.
 
-The primary metric is too good when it lacks less to be perfect than `least_error_left` of what the best former champion
-lacked. Both thresholds are ours: the data of the models in this repository stay far from them
+The primary metric is too good when its distance from a perfect value is less than `least_error_left` times that of the
+best former champion. Both thresholds are ours: the data of the models in this repository stay far from them
 (docs/verdict.md).
 """
 
@@ -156,7 +156,7 @@ def _of_features(found: Leakage, spec: LeakageSpec, maximum: float) -> Gate:
     named = ", ".join(f"{name} {_told(found, name)}" for name in found.suspects[:3])
     limit = f"more than {maximum:.2f} with at least {spec.share_of_model:.0%} of the whole model is suspicious"
     if found.suspects:
-        sentence = f"one feature alone explains almost everything: {named}; {limit}. Does it know the label? If it may "
+        sentence = f"one feature alone explains almost everything: {named}; {limit}. Does it leak the label? If it may "
         return Gate("leakage", False, sentence + "explain so much, add it to evaluation.leakage.expected")
     first = next(iter(measured))
     expected = f"; {', '.join(spec.expected)} may explain more" if spec.expected else ""
@@ -181,7 +181,7 @@ def _of_history(former: Mapping[int, float], least: float, rule: MetricRule, met
     best = min(lacks, key=lambda version: lacks[version])
     ours = float("nan") if value is None else abs(perfect - value)
     sentence = (
-        f"{metric} {float('nan') if value is None else value:.4f} must lack at least {least:.0%} of what the best of "
-        f"{len(lacks)} former champions, version {best} with {former[best]:.4f}, lacks to be perfect ({perfect:g})"
+        f"{metric} {float('nan') if value is None else value:.4f} must be at least {least:.0%} as far from perfect "
+        f"({perfect:g}) as the best of {len(lacks)} former champions, version {best} with {former[best]:.4f}"
     )
-    return Gate("leakage", ours >= least * lacks[best], f"{sentence}; better is too good to be true without a look")
+    return Gate("leakage", ours >= least * lacks[best], f"{sentence}; anything closer is suspicious")

@@ -1,7 +1,7 @@
 """How much predictions change when features do: with noise, with missing values, at the bounds of their columns.
 
 The changes stay within the rules of the source and the feature definitions (column_changes.py), and are the same for
-the same seed. A prediction that is no number fails, whatever the limits are.
+the same seed. A prediction that is not a number fails, whatever the limits are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

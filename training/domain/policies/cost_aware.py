@@ -9,9 +9,9 @@ forecasts learn from several past models; ours is a random walk (training/domain
     saved = staleness · predictions per day · horizon_days / 1000 · loss_per_1000_predictions
     train when P(saved > training) ≥ confidence
 
-Both losses are those of the next `horizon_days`. With a training, staleness begins at 0 again; what changes in the
-world afterwards costs both models alike and cancels. One look ahead would never pay for a small loss that lasts, hence
-a horizon. Losses are counted from now: what was lost before cannot be saved.
+Both losses are those of the next `horizon_days`. With a training, staleness begins at 0 again; what changes afterwards
+costs both models alike and cancels. One look ahead would never pay for a small loss that lasts, hence a horizon. Losses
+are counted from now: what was lost before cannot be saved.
 
 Drift alone asks for nothing here, as its loss is unknown. While no performance of the champion has been tested, the
 policy `combined` decides.
@@ -46,8 +46,8 @@ def cost_aware(evidence: Evidence, history: History, spec: ModelSpec) -> Advice:
     unit = f" {costs.unit}" if costs.unit else ""
     text = (
         f"a training saves {per_unit * stale.mean:.4g} ± {per_unit * stale.standard_error:.4g}{unit} in "
-        f"{costs.horizon_days} days and costs {price:g}{unit}: it pays with a probability of {sure:.0%}, "
-        f"{costs.confidence:.0%} is a reason. {test.metric} of the champion is worse than a new model's by "
+        f"{costs.horizon_days} days and costs {price:g}{unit}: it pays with a probability of {sure:.0%} "
+        f"(needed: {costs.confidence:.0%}). {test.metric} of the champion is worse than a new model's by "
         f"{stale.mean:.4g} ± {stale.standard_error:.4g}; from {pays_from:.4g} on a training pays"
     )
     numbers = {

@@ -63,7 +63,7 @@ def _policies(inputs: BacktestInputs) -> list[str]:
             raise InputError(f"There is no policy {name!r}", hint)
     chosen = [name for name in inputs.policies or known if name != ORACLE]
     if not chosen:
-        raise InputError("The oracle alone cannot be recommended", hint="Name a policy that could be followed, too.")
+        raise InputError("The oracle alone cannot be recommended", hint="Name another policy as well.")
     return chosen
 
 

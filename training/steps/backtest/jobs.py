@@ -1,4 +1,4 @@
-"""Compute in several processes what a backtest needs: each thing once, and kept, so that a killed backtest goes on."""
+"""Compute in several processes what a backtest needs: each thing once, and kept, so that a killed backtest resumes."""
 
 import multiprocessing
 import os

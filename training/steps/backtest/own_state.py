@@ -1,7 +1,7 @@
 """Where a backtest computes: a state of its own beside the live one, with the live lake, and an MLflow in a file.
 
 What is computed there depends on data, code and spec, never on the period or the policies: another backtest over the
-same data finds it again, and one that was killed goes on.
+same data finds it again, and a killed one resumes.
 """
 
 from dataclasses import dataclass

@@ -48,7 +48,8 @@ class Findings:
 def publish(
     findings: Findings, inputs: BacktestInputs, place: Place, spec: ModelSpec, settings: StateSettings
 ) -> BacktestResult:
-    """Write report.json, report.md and pictures, and log them with all numbers to MLflow. Again, nothing doubles."""
+    """Write report.json, report.md and pictures, and log them with all numbers to MLflow. A second call adds nothing
+    twice."""
     asked = inputs.model_dump(mode="json", exclude={"processes"})
     replays = [findings.replays[name] for name in sorted(findings.replays)]
     fingerprint = digest([place.folder.name, asked, findings.days, replays])

@@ -50,7 +50,7 @@ def check_sql(spec: SourceSpec, settings: StateSettings, never_null: Mapping[str
     """Run and check the query of every table, generated or in `<source>.sql`, also after a problem in another.
 
     Tables that pass on generated feeds are checked for leakage on the landed ones. `never_null`: table → the features
-    that its view does not allow to be null. Features that the view does not have are no matter of nulls.
+    that its view does not allow to be null. Features that the view does not have are not checked for nulls.
     """
     folder = settings.feature_repo
     path = folder / f"{spec.name}.sql"

@@ -1,4 +1,4 @@
-"""Check the feature SQL for leakage on the data that has landed: real values reach what generated values miss."""
+"""Check the feature SQL for leakage on the data that has landed: real values reach cases that generated values miss."""
 
 from collections.abc import Collection
 from datetime import date, timedelta

@@ -96,7 +96,7 @@ class _Ingest:
         if applied == fingerprint and not any(known_in(reason) for reason in self.partition.quarantined()):
             return self._unchanged(landed, fingerprint)
         if applied is not None and self.delivered is None and self.partition.delivered() == fingerprint:
-            log.info("Its quarantined rows were replayed since: to judge them again, replay them again")
+            log.info("Its quarantined rows were replayed since then: to validate them again, replay them again")
             return self._unchanged(landed, applied)
         self.validator.refuse_columns(landed)
         self.partition.check()
@@ -120,7 +120,7 @@ class _Ingest:
 
     def _fingerprint(self, landed: Landed) -> int:
         """60 bits of a hash of the content and the rules, so that new rules validate the same file again."""
-        # Which column is the id is no rule for a row.
+        # Which column is the id is not a rule for a row.
         rules = f"{landed.sha256} {self.feed.model_dump_json(exclude={'id_column'})}"
         return int(hashlib.sha256(rules.encode()).hexdigest()[:15], 16)
 

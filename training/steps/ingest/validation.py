@@ -165,12 +165,12 @@ class Validator:
                 found = iter([said])
             for each in found:
                 if each.first != next_row:
-                    raise TransientError(f"Row {next_row:,} of {landed.uri} was not judged: row {each.first:,} was")
+                    raise TransientError(f"Row {next_row:,} of {landed.uri} was not checked: row {each.first:,} was")
                 next_row += each.examined.rows
                 yield each
         if next_row != rows:
-            raise TransientError(f"Of {rows:,} rows of {landed.uri} {next_row:,} were judged", "Retry.")
-        log.info("%s judged %d of %d shares of the rows", self._settings.engine, len(shares) - unread, len(shares))
+            raise TransientError(f"Only {next_row:,} of {rows:,} rows of {landed.uri} were checked", "Retry.")
+        log.info("%s checked %d of %d parts of the rows", self._settings.engine, len(shares) - unread, len(shares))
 
     def _add(self, findings: Iterable[Findings], examination: "Examination", broken: BrokenRows) -> int:
         """Add `findings`, which are in order, to the others. Returns in how many batches they were found."""

@@ -39,10 +39,10 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
 
     They are measured like the holdout, so that the two can be compared: entities already known as positive are left out
     where the spec says so. Predictions that are not finite numbers are left out and counted. The metrics are logged to
-    the champion's run as of the horizon; run again, nothing doubles. The performance on the newest days, whose labels
-    have not come, is estimated (domain/estimated_performance.py), where the champion's run holds its holdout's rows.
-    They also show where performance that has degraded fell (domain/diagnosis.py).
-    Raises InputError for an unknown version of the model or of a table, TransientError when MLflow does not answer.
+    the champion's run as of the horizon; a second run adds nothing twice. The performance on the newest days, whose
+    labels have not come, is estimated (domain/estimated_performance.py), where the champion's run holds its holdout's
+    rows. They also show where performance that has degraded fell (domain/diagnosis.py). Raises InputError for an
+    unknown version of the model or of a table, TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     snapshot = snapshot_of(inputs, spec, settings)
@@ -143,12 +143,13 @@ def _changed(answers: Answers, window: Days) -> date | None:
     days = rows[answers.spec.source.events.time_column].dt.tz_localize(None).to_numpy()
     losses = answers.scored(rows).losses
     found = None if losses is None else change_day(metadata.holdout_losses, daily_losses(days, losses))
-    log.info("The losses have been higher than on the holdout since %s", found or "no day that can be told")
+    log.info("First day with higher losses than on the holdout: %s", found or "not found")
     return found
 
 
 def _log_shares(counts: dict[str, int], before: dict[str, int]) -> None:
-    """How common each class is: a change of that is not one of the model's quality, though metrics may follow it."""
+    """How common each class is. A change of that is not a change of the model's quality, though metrics may follow
+    it."""
     for name, count in counts.items():
         was = f", on the holdout {before.get(name, 0) / sum(before.values()):.2%}" if before else ""
         log.info("  share of %-13s %.2f%%%s", shown(name), 100 * count / sum(counts.values()), was)

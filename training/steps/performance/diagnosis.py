@@ -90,7 +90,7 @@ def _show(found: Diagnosis) -> None:
     for segment in found.segments:
         log.info("  It rose where %s", segment)
     if not found.segments:
-        log.info("  It rose in no segment more surely than by chance")
+        log.info("  It rose in no segment beyond chance")
     for name, shift in found.moved.items():
         log.info(
             "  Moved: %s: %.1f%% of the rows are %s, %.1f%% on the holdout",

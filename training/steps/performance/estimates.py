@@ -1,4 +1,4 @@
-"""Estimate the champion's performance on the newest days, and hold earlier estimates against what labels have shown."""
+"""Estimate the champion's performance on the newest days, and compare earlier estimates with what labels have shown."""
 
 import logging
 from dataclasses import dataclass, field

@@ -17,6 +17,6 @@ def kept_rows(answers: Answers, settings: StateSettings) -> HoldoutRows | None:
     path = settings.scratch / champion.model / "versions" / f"{champion.version}-{HOLDOUT_ROWS}"
     kept, named = f"{REFERENCE}/{HOLDOUT_ROWS}", f"version {champion.version} of {champion.model}"
     if not path.is_file() and not fetch_signed(champion.run_id, kept, path, named, settings):
-        log.info("Neither estimate nor diagnosis: the run of version %d holds no rows of its holdout", champion.version)
+        log.info("No estimate and no diagnosis: the run of version %d has no holdout rows", champion.version)
         return None
     return read_holdout_rows(path, answers.metadata.feature_names)

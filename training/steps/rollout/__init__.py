@@ -28,8 +28,8 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     when a guard trips or a rollback cancels the rollout, StepError when a replica refuses the version, TransientError
     when a replica does not serve it in time.
 
-    When MLflow or the replicas cannot be reached during a stage (a TransientError, too), the stage goes on, and the
-    next run of the step continues it. After every other error the version is out of service again.
+    When MLflow or the replicas cannot be reached during a stage (a TransientError, too), the stage continues, and the
+    next run of the step resumes it. After every other error the version no longer serves.
     """
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
@@ -74,8 +74,8 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
 def _version(inputs: RolloutInputs, found: ModelVersion, ledger: Ledger) -> int:
     """The version to roll out. Raises InputError when it is another artifact, or when the run has rolled it out before.
 
-    Both happen after a restore: of an older registry, which gives numbers a second time, and of an older database of
-    Airflow, which repeats the tasks of runs that had ended.
+    Both happen after a restore: of an older registry, which reuses numbers, and of an older database of Airflow, which
+    repeats the tasks of runs that had ended.
     """
     if inputs.digest and found.digest != inputs.digest:
         problem = f"{found.model} version {found.version} has digest {found.digest}, to roll out was {inputs.digest}"

@@ -27,7 +27,7 @@ log = logging.getLogger("perennial")
 
 
 class Unreachable(TransientError):
-    """MLflow or the replicas did not answer during a stage. The stage goes on: run the step again."""
+    """MLflow or the replicas did not answer during a stage. The stage continues: run the step again."""
 
 
 class Rollout:
@@ -51,8 +51,8 @@ class Rollout:
     def load_on_one_replica_first(self, before: list[ReplicaStatus]) -> None:
         """Of several replicas, have one load the version, so that a bad one cannot take down all of them at once.
 
-        Raises as Replicas.wait_until_loaded; then the others go on without the version. `before`: the statuses from
-        before the rollout.
+        Raises as Replicas.wait_until_loaded; then the others keep serving without the version. `before`: the statuses
+        from before the rollout.
         """
         model, version = self.model, self._version
         names = sorted(status.replica for status in before if status.loaded is not None)
@@ -71,7 +71,7 @@ class Rollout:
     def stages(self) -> None:
         """Run every stage before `full`. Raises RolloutAborted, StepError and TransientError as the step does.
 
-        A model that no service serves has no traffic to divide or to watch, so it has no stages.
+        A model that no service serves has no traffic to split or to watch, so it has no stages.
         """
         if self._spec.serving is None:
             log.info("No service serves %s: the rollout has no stages", self.model)
@@ -80,7 +80,7 @@ class Rollout:
             self._run(number)
 
     def full(self) -> None:
-        """Set the traffic of the last stage, after the aliases have been moved. This ends the division of traffic."""
+        """Set the traffic of the last stage, after the aliases have been moved. This ends the traffic split."""
         stage = self._full_stage()
         self._registry.set_traffic(self.model, stage.desired if stage else FULL)
 
@@ -160,7 +160,7 @@ class Rollout:
             if missing is None:
                 last_complete = time.monotonic()
             elif time.monotonic() - last_complete > self._spec.rollout.timeout_seconds:
-                raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {missing}", "Retry.")
+                raise Unreachable(f"Stage {stage.id} of version {self._version} is unwatched: {missing}", "Retry.")
             now = resumed + timedelta(seconds=time.monotonic() - watched)
             over = stage.over(requests, now) if missing is None else "no"
             if over != "no":
@@ -222,12 +222,12 @@ class Rollout:
         """Apply the plan's `on_silence`: True to promote, RolloutAborted to fail, Unreachable to hold."""
         traffic = f"only {requests} of {stage.spec.requests} requests in {stage.spec.maximum_minutes:g} minutes"
         if stage.spec.on_silence == "promote":
-            log.warning("Stage %s: %s; the plan goes on", stage.id, traffic)
+            log.warning("Stage %s: %s; the plan continues", stage.id, traffic)
             return True
         if stage.spec.on_silence == "fail":
             hint = "Check that requests reach the service. Then train again."
             raise RolloutAborted(f"Stage {stage.id} failed: {traffic}", hint)
-        hint = "The stage goes on. Clear this task to check again, or run the rollback DAG to end it."
+        hint = "The stage continues. Clear this task to check again, or run the rollback DAG to end it."
         raise Unreachable(f"Stage {stage.id} is held: {traffic}", hint)
 
     def _pass(self, stage: Stage, signals: Signals, findings: list[Finding], labels: LateLabels) -> None:

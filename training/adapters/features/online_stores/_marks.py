@@ -1,4 +1,4 @@
-"""Tells a store that has lost its rows from one that does not know an entity: both have no value for it.
+"""Distinguishes a store that has lost its rows from one that does not know an entity: neither has a value for it.
 
 After materialization has written all rows of a view, it puts a mark for the view beside them: the time. A store that
 was emptied, restarted without its data, or replaced by an empty one has neither rows nor marks. One that was restored
