@@ -258,7 +258,7 @@ land-flights: $(DEV_READY) ## Write the flights of 2013 into a landing folder (L
 .PHONY: bench-handbook
 bench-handbook: $(READY) ## Benchmark the handbook's protocol A with our steps (DATA=dir)
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make bench-handbook DATA=dir"; exit 1; }
-	@$(BIN)/python -m benchmarks.handbook_protocol "$(DATA)" $(ARGS)
+	@$(BIN)/python -m benchmarks.handbook "$(DATA)" $(ARGS)
 
 .PHONY: bench-flights
 bench-flights: $(DEV_READY) ## Benchmark the models of the flights of 2013 with our steps (ARGS='--holdout-days 184')

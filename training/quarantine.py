@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections import Counter
 
-from training.adapters.lake import QUARANTINE, Lake
+from training.adapters.lake import Lake
+from training.adapters.quarantine_table import Quarantine
 from training.contract.errors import ExitCode, StepError
 from training.contract.source_spec import load_source_spec
 from training.settings import load_settings
@@ -34,13 +35,11 @@ def listed(lake: Lake, feed: str | None = None) -> list[str]:
     """A line for each feed, partition and rule with its number of rows, and one with the first of them."""
     rows: Counter[tuple[str, str, str]] = Counter()
     examples: dict[tuple[str, str, str], str] = {}
-    if lake.version(QUARANTINE) is not None:
-        for batch in lake.scan(QUARANTINE).to_batches(columns=["feed", "partition", "reason", "row"]):
-            for row in batch.to_pylist():
-                for rule in row["reason"].split("; ") if feed in (None, row["feed"]) else ():
-                    key = (row["feed"], row["partition"], rule)
-                    rows[key] += 1
-                    examples.setdefault(key, row["row"])
+    for row in Quarantine(lake).rows("feed", "partition", "reason", "row", feeds=None if feed is None else [feed]):
+        for rule in row["reason"].split("; "):
+            key = (row["feed"], row["partition"], rule)
+            rows[key] += 1
+            examples.setdefault(key, row["row"])
     lines = []
     for key in sorted(rows):
         name, partition, rule = key

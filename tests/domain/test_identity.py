@@ -11,7 +11,18 @@ from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import FeedSpec
 from training.contract.model_spec import ModelSpec
-from training.domain.identity import DECIDES, backtest_id, code_id, dataset_id, digest, fit_id, request_id, verdict_id
+from training.domain.identity import (
+    DECIDES,
+    backtest_id,
+    code_id,
+    dataset_id,
+    definition_number,
+    digest,
+    fit_id,
+    partition_number,
+    request_id,
+    verdict_id,
+)
 
 AS_OF = date(2026, 3, 1)
 VERSIONS = {"events": 3, "labels": 2}
@@ -237,6 +248,16 @@ def test_a_backtest_finds_its_trainings_again_unless_monitoring_decides_a_datase
 
 def test_requests_keep_the_ids_that_they_had_in_the_version_before() -> None:
     assert request_id("card_fraud", "drift", AS_OF, {"champion": 1}) == "drift-f0539d8630fd"
+
+
+def test_the_numbers_in_commits_are_those_of_the_version_before() -> None:
+    """With other numbers each partition would be ingested again and each feature table computed anew."""
+    assert definition_number(["SELECT"], 3) == 574317745504484608
+    columns = {"id": {"type": "string"}, "at": {"type": "timestamp"}}
+    feed = FeedSpec.model_validate({"time_column": "at", "id_column": "id", "columns": columns})
+    assert partition_number("ab", feed) == 7134671261234411
+    assert partition_number("ab", feed.model_copy(update={"id_column": "at"})) == 7134671261234411
+    assert partition_number("ab", feed.model_copy(update={"maximum_quarantined": 0.5})) != 7134671261234411
 
 
 def test_nan_has_no_identity() -> None:

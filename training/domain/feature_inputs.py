@@ -1,11 +1,8 @@
 """What feature rows were made of, as numbers that a commit can store: the versions of the feeds, and the definition of
-the table.
+the table (`definition_number` in identity.py).
 """
 
-import hashlib
-import json
 from collections.abc import Iterable
-from typing import Any
 
 from training.contract.base import TableVersions
 
@@ -26,8 +23,3 @@ def made_of(versions: TableVersions, feeds: Iterable[str]) -> dict[str, int]:
 def age(versions: TableVersions, feeds: Iterable[str]) -> tuple[int, ...]:
     """Grows with the version of the first of `feeds`, for equal ones with the next. No version is older than any."""
     return tuple(versions.get(feed, -1) for feed in feeds)
-
-
-def definition_number(*parts: Any) -> int:
-    """60 bits of the SHA-256 of `parts`, which must be JSON values. Changes when the definition changes."""
-    return int(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:15], 16)

@@ -235,6 +235,22 @@ def request_id(model: str, trigger: str, day: date | None, what: Any) -> str:
     return f"{trigger}-{digest([model, trigger, str(day), what], 12)}"
 
 
+def partition_number(content_sha256: str, feed: FeedSpec) -> int:
+    """Of a delivered partition and the rules of its feed: new rules validate the same files again."""
+    # Which column is the id is no rule for a row.
+    return _number(f"{content_sha256} {feed.model_dump_json(exclude={'id_column'})}")
+
+
+def definition_number(*parts: Any) -> int:
+    """Of the definition of a feature table, from all `parts`, JSON values, that decide its rows."""
+    return _number(json.dumps(parts))
+
+
+def _number(text: str) -> int:
+    """60 bits of the SHA-256 of `text`: a Delta table can store this number with a commit."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+
+
 def _deciding(spec: ModelSpec, kind: Id) -> dict[str, Any]:
     """The parts of `spec` that enter ids of this kind, by their names in DECIDES."""
     source, feeds = spec.source, spec.feed_names

@@ -47,18 +47,18 @@ class LightGBM:
         if data.target == "binary":
             given["scale_pos_weight"] = given.pop("positive_weight")
         kind = LGBMRegressor if data.target == "number" else LGBMClassifier
-        return fit_sklearn(kind(**given, verbose=-1), data, convert=to_graph, keep_missing=True)
+        return fit_sklearn(kind(**given, verbose=-1), data, convert=self.to_graph, keep_missing=True)
 
-
-def to_graph(model: Any, name: str, columns: int) -> onnx.GraphProto:
-    """The graph of a fitted model (base/sklearn_fitted.py, Convert)."""
-    # The converter rounds the thresholds (float64) to the nearest float32, and some rows would take the other branch.
-    text = re.sub(r"(?m)^threshold=(.*)$", _rounded, model.booster_.model_to_string())
-    text = re.sub(r"(?m)^tree_sizes=.*\n", "", text)  # The lengths of the trees' texts, which are others now.
-    types = [(name, FloatTensorType([None, columns]))]
-    return convert_lightgbm(
-        Booster(model_str=text), initial_types=types, target_opset=ONNXMLTOOLS_OPSET, zipmap=False
-    ).graph
+    @staticmethod
+    def to_graph(model: Any, name: str, columns: int) -> onnx.GraphProto:
+        """The graph of a fitted model (base/sklearn_fitted.py, Convert)."""
+        # The converter rounds the thresholds (float64) to the nearest float32: some rows would take the other branch.
+        text = re.sub(r"(?m)^threshold=(.*)$", _rounded, model.booster_.model_to_string())
+        text = re.sub(r"(?m)^tree_sizes=.*\n", "", text)  # The lengths of the trees' texts, which are others now.
+        types = [(name, FloatTensorType([None, columns]))]
+        return convert_lightgbm(
+            Booster(model_str=text), initial_types=types, target_opset=ONNXMLTOOLS_OPSET, zipmap=False
+        ).graph
 
 
 def _rounded(line: re.Match[str]) -> str:

@@ -49,16 +49,16 @@ class XGBoost:
         if data.target == "binary":
             given["scale_pos_weight"] = given.pop("positive_weight")
         kind = XGBRegressor if data.target == "number" else XGBClassifier
-        return fit_sklearn(kind(**given), data, convert=to_graph, keep_missing=True)
+        return fit_sklearn(kind(**given), data, convert=self.to_graph, keep_missing=True)
 
-
-def to_graph(model: Any, name: str, columns: int) -> onnx.GraphProto:
-    """The graph of a fitted model (base/sklearn_fitted.py, Convert)."""
-    types = [(name, FloatTensorType([None, columns]))]
-    graph: onnx.GraphProto = convert_xgboost(model, initial_types=types, target_opset=ONNXMLTOOLS_OPSET).graph
-    if model.get_params()["objective"] == "binary:logistic":
-        _correct_base(graph, model)
-    return graph
+    @staticmethod
+    def to_graph(model: Any, name: str, columns: int) -> onnx.GraphProto:
+        """The graph of a fitted model (base/sklearn_fitted.py, Convert)."""
+        types = [(name, FloatTensorType([None, columns]))]
+        graph: onnx.GraphProto = convert_xgboost(model, initial_types=types, target_opset=ONNXMLTOOLS_OPSET).graph
+        if model.get_params()["objective"] == "binary:logistic":
+            _correct_base(graph, model)
+        return graph
 
 
 def _correct_base(graph: onnx.GraphProto, model: Any) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.compute as pc
 
-from training.adapters.lake import QUARANTINE, Lake
+from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
+from training.adapters.quarantine_table import Quarantine
 from training.adapters.registry import REFERENCE, Registry
 from training.contract.artifact import ArtifactMetadata
 from training.contract.base import Days
@@ -94,12 +94,8 @@ def gather(
 
 
 def _quarantined(lake: Lake, spec: ModelSpec, days: Days) -> Counter[tuple[str, str]]:
-    if lake.version(QUARANTINE) is None:
-        return Counter()
-    wanted = pc.field("feed").isin(spec.feed_names)
-    rows = lake.scan(QUARANTINE).to_table(["feed", "partition", "reason"], filter=wanted).to_pylist()
     found: Counter[tuple[str, str]] = Counter()
-    for row in rows:
+    for row in Quarantine(lake).rows("feed", "partition", "reason", feeds=spec.feed_names):
         of = partition_days(row["partition"])
         if of.start < days.end and days.start < of.end:
             found[row["feed"], row["reason"]] += 1

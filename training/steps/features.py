@@ -28,6 +28,7 @@ from training.delta_reader import Span
 from training.domain import feature_inputs
 from training.domain.arrow_types import feed_schema
 from training.domain.feature_engine import LakeRows, Relation
+from training.domain.identity import definition_number
 from training.settings import StateSettings
 
 #: When a table is recomputed, so many days are computed at once, or more as long as they have fewer events than this.
@@ -225,7 +226,7 @@ def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, feeds: 
         for each in (label.unlabelled_after_delay, label.delay_days)
     ]
     history_days = feeds.spec.history_of(table)
-    return feature_inputs.definition_number(queries.tokens(table), types, history_days, feeds.tables, *implied)
+    return definition_number(queries.tokens(table), types, history_days, feeds.tables, *implied)
 
 
 def _has_rows(lake: Lake, table: str, days: Days) -> bool:

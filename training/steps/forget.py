@@ -16,6 +16,7 @@ from training import storage
 from training.adapters.features import OnlineRows
 from training.adapters.lake import EVENTS, PREDICTIONS, QUARANTINE, Lake
 from training.adapters.ledger import Ledger
+from training.adapters.quarantine_table import Quarantine
 from training.adapters.registry import Registry
 from training.adapters.registry.retention import (
     FORGOTTEN,
@@ -68,7 +69,7 @@ class _Forget:
         pinned = {model: table_versions(self.settings.tracking_uri, model) for model in self.models}
         needed = {pair for versions in pinned.values() for tables in versions.values() for pair in tables.items()}
         holding = {pair for pair in needed if self._holds(*pair, self.entity.column, self.mine)}
-        texts = self.lake.scan(QUARANTINE).to_table(["row"])["row"].to_pylist() if self._has(QUARANTINE) else []
+        texts = [row["row"] for row in Quarantine(self.lake).rows("row")]
         ids = self._ids(holding, texts)
         of_events = pc.field(self.spec.id_column).isin(sorted(ids))
         holding |= {pair for pair in needed if ids and self._holds(*pair, self.spec.id_column, of_events)}

@@ -23,6 +23,7 @@ from training import storage
 from training.adapters.lake import QUARANTINE, Lake
 from training.adapters.landing import open_landed
 from training.adapters.ledger import Ledger
+from training.adapters.quarantine_table import Quarantine
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError
 from training.contract.feeds import PARTITION
@@ -73,6 +74,7 @@ class _Replay:
         if inputs.corrections and not inputs.partition:
             raise InputError("Corrections apply to one partition, and none is named", "Name the partition.")
         self.lake = Lake(settings.lake, inputs.source)
+        self.quarantine = Quarantine(self.lake)
 
     def run(self) -> ReplayQuarantineResult:
         partitions = [self.inputs.partition] if self.inputs.partition else self._partitions()
@@ -106,17 +108,11 @@ class _Replay:
     def _partitions(self) -> list[str]:
         """Those with rows in quarantine, and those whose replay was not finished."""
         found = set(storage.folders(storage.join(self.settings.work, self.inputs.source, REPLAYS, self.inputs.feed)))
-        if self.lake.version(QUARANTINE) is not None:
-            here = pc.field("feed") == self.inputs.feed
-            found |= set(self.lake.scan(QUARANTINE).to_table([PARTITION], filter=here)[PARTITION].to_pylist())
+        found |= {row[PARTITION] for row in self.quarantine.rows(PARTITION, feeds=[self.inputs.feed])}
         return sorted(found)
 
     def _quarantined(self, partition: str) -> list[dict[str, str]]:
-        if self.lake.version(QUARANTINE) is None:
-            return []
-        here = (pc.field("feed") == self.inputs.feed) & (pc.field(PARTITION) == partition)
-        rows: list[dict[str, str]] = self.lake.scan(QUARANTINE).to_table(["reason", "row"], filter=here).to_pylist()
-        return rows
+        return list(self.quarantine.rows("reason", "row", feeds=[self.inputs.feed], partition=partition))
 
     # --- composing ---
 

@@ -9,6 +9,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 
 from training.contract.errors import ConfigError
 from training.contract.names import Target
+from training.contract.registries import ESTIMATORS
 from training.estimators.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from training.estimators.base.data import TrainingData
 from training.estimators.base.sklearn_fitted import Convert, SklearnFitted, fit_sklearn
@@ -67,14 +68,6 @@ def adapted(factory: Callable[..., Any]) -> Any:
 
 
 def _converter_of(model: Any) -> Convert | None:
-    """The converter of our own member for a model of the same library; None: skl2onnx."""
+    """The converter of the member with the name of the model's library, if there is one. None: skl2onnx."""
     library = type(model).__module__.partition(".")[0]
-    if library == "xgboost":
-        from training.estimators.xgboost import to_graph
-
-        return to_graph
-    if library == "lightgbm":
-        from training.estimators.lightgbm import to_graph
-
-        return to_graph
-    return None
+    return getattr(ESTIMATORS.find(library), "to_graph", None) if library in ESTIMATORS else None

@@ -9,7 +9,6 @@ partition, because that partition may have been replaced. The days to recompute 
 the lake only, so a skipped partition reports the same days.
 """
 
-import hashlib
 import logging
 import tempfile
 from collections import Counter
@@ -27,6 +26,7 @@ from training.adapters.landing import Landed, open_landed
 from training.contract.base import Days
 from training.contract.messages import IngestInputs, IngestResult
 from training.contract.source_spec import load_source_spec
+from training.domain.identity import partition_number
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
 from training.domain.quarantine import QUARANTINE_SCHEMA, known_in, quarantine_rows
 from training.forgotten import removals
@@ -91,7 +91,7 @@ class _Ingest:
 
     def _take_in(self, landed: Landed) -> IngestResult:
         log.info("Read %s: %s bytes, sha256 %s", landed.uri, f"{landed.size:,}", landed.sha256)
-        fingerprint = self._fingerprint(landed)
+        fingerprint = partition_number(landed.sha256, self.feed)
         applied = self.partition.fingerprint()
         if applied == fingerprint and not any(known_in(reason) for reason in self.partition.quarantined()):
             return self._unchanged(landed, fingerprint)
@@ -117,12 +117,6 @@ class _Ingest:
     def _good(self, landed: Landed, broken: BrokenRows) -> Iterator[pa.Table]:
         for batch in self.validator.batches(landed):
             yield _without(batch, broken)
-
-    def _fingerprint(self, landed: Landed) -> int:
-        """60 bits of a hash of the content and the rules, so that new rules validate the same file again."""
-        # Which column is the id is not a rule for a row.
-        rules = f"{landed.sha256} {self.feed.model_dump_json(exclude={'id_column'})}"
-        return int(hashlib.sha256(rules.encode()).hexdigest()[:15], 16)
 
     def _unchanged(self, landed: Landed, fingerprint: int) -> IngestResult:
         log.info("Skipped %s, which is already in the lake", landed.uri)

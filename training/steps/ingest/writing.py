@@ -8,17 +8,18 @@ the lake has its fingerprint.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
+from training.adapters.quarantine_table import Quarantine
 from training.contract.feeds import PARTITION, FeedSpec
 from training.domain.arrow_types import feed_schema
 from training.domain.partitions import ingest_application, replayed_application
-from training.domain.quarantine import QUARANTINE_SCHEMA, known_in, known_rule, released
+from training.domain.quarantine import QUARANTINE_SCHEMA, known_in, released
 
 log = logging.getLogger("perennial")
 
@@ -69,18 +70,13 @@ class Partition:
 
     def quarantined(self) -> Counter[str]:
         """Reason → how many rows of the partition are in quarantine for it."""
-        found: Counter[str] = Counter()
-        for batch in self._quarantine(["reason"], self._here(self._feed)):
-            found.update(batch["reason"].to_pylist())
-        return found
+        rows = Quarantine(self._lake).rows("reason", feeds=[self._feed], partition=self._name)
+        return Counter(row["reason"] for row in rows)
 
     def warn_of_released(self) -> None:
         """Warn about other partitions' rows in quarantine that no longer duplicate rows of this one."""
-        duplicates = pc.match_substring(pc.field("reason"), known_rule("", self._name))
-        elsewhere = (pc.field("feed") == EVENTS) & (pc.field("partition") != self._name) & duplicates
         free: Counter[str] = Counter()
-        for batch in self._quarantine(["partition", "reason", "row"], elsewhere):
-            quarantined = batch.to_pylist()
+        for quarantined in Quarantine(self._lake).duplicates_of(self._name):
             columns = {name for row in quarantined for name, where in known_in(row["reason"]) if where == self._name}
             unique = [name for name in columns if name in self._spec.columns and self._spec.columns[name].unique]
             values = {name: {json.loads(row["row"]).get(name) for row in quarantined} for name in unique}
@@ -99,13 +95,3 @@ class Partition:
         here = pc.field("partition") == self._name
         batches = self._lake.scan(EVENTS).scanner(columns=[column], filter=here).to_batches()
         return {value for batch in batches for value in values.intersection(batch[column].to_pylist())}
-
-    def _here(self, feed: str) -> pc.Expression:
-        return (pc.field("feed") == feed) & (pc.field("partition") == self._name)
-
-    def _quarantine(self, columns: list[str], wanted: pc.Expression) -> Iterator[pa.RecordBatch]:
-        """What is in quarantine, but for empty batches."""
-        if self._lake.version(QUARANTINE) is None:
-            return
-        batches = self._lake.scan(QUARANTINE).scanner(columns=columns, filter=wanted).to_batches()
-        yield from (batch for batch in batches if batch.num_rows)

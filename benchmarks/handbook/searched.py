@@ -1,4 +1,4 @@
-"""Protocol A with parameters that were searched for on the weeks before the test week (handbook_protocol.py --search).
+"""Protocol A with parameters that were searched for on the weeks before the test week (protocol_a.py).
 
 The search sees the five weeks that end with protocol A's training week. Each of its three folds is as protocol A: train
 on seven days, leave out the seven days whose labels were not known, validate on the next seven. The best parameters are
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.handbook_protocol import (
+from benchmarks.handbook.protocol_a import (
     AS_OF,
     METRICS,
     MODEL,
