@@ -1,6 +1,7 @@
 """The lock, and what each way to set up installs from it."""
 
 import hashlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -30,6 +31,12 @@ def lock() -> dict[str, str]:
 
 def test_the_lock_has_no_cuda_package(lock: dict[str, str]) -> None:
     assert {name for name in lock if CUDA.match(name)} - NOT_CUDA == set()
+
+
+def test_no_process_compiles_a_grammar_of_uris_when_it_imports_airflow(lock: dict[str, str]) -> None:
+    """jsonschema does, for 2.5 s of CPU, where it finds this package."""
+    assert "rfc3987-syntax" not in lock
+    assert importlib.util.find_spec("rfc3987_syntax") is None
 
 
 def test_the_lock_names_no_build_of_torch(lock: dict[str, str]) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 #: Great Expectations needs them to be there. Only expectations about distributions, and its charts, use them.
 _STAND_INS = ("altair", "scipy.stats")
-#: Clouds and databases; rfc3987_syntax compiles a grammar for jsonschema.
-_HIDDEN = ("azure", "boto3", "botocore", "google", "rfc3987_syntax", "sqlalchemy")
+#: Clouds and databases.
+_HIDDEN = ("azure", "boto3", "botocore", "google", "sqlalchemy")
 
 
 class _StandIn(ModuleType):
