@@ -36,7 +36,8 @@ from training.contract.processes import end_with_parent
 from training.own_code import OwnCode
 
 #: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`). Beside these the
-#: server imports our own modules, for themselves and for the libraries that they need.
+#: server imports our own modules, for themselves and for the libraries that they need. Feast and Great
+#: Expectations are not here: `preload` imports them without the parts that nobody uses.
 LIBRARIES = (
     "pydantic_settings",
     "obstore.store",
@@ -47,7 +48,6 @@ LIBRARIES = (
     "onnxruntime",
     "matplotlib.figure",
     "mlflow.onnx",
-    "great_expectations.checkpoint",
     "ibis.backends.duckdb",
 )
 #: These processes skip the cleanup of C libraries when they end. It would wait for threads, which a fork does not copy.
@@ -76,9 +76,11 @@ def preload() -> OwnCode:
     # OpenMP reads this when it is loaded. training/runner.py has the reason.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from training.compat.feast import quick_import
+    from training.compat.great_expectations import light_import
 
-    with quick_import():
-        pass
+    # First: only what nothing has imported yet can be left out.
+    with quick_import(), light_import():
+        import_module("great_expectations")
     for name in LIBRARIES:
         import_module(name)
     # This module has been loaded as __main__.

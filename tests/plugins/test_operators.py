@@ -12,7 +12,7 @@ from airflow.models.asset import AssetEvent
 from airflow.sdk import DAG, Asset, Param, task
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState as State
-from perennial_airflow.operators import StepOperator
+from perennial_airflow import operators
 from perennial_airflow.refs import FromRun, result
 from perennial_airflow.requests import WHEN_THE_RUN_FAILED, training_request
 from sqlalchemy import select
@@ -29,7 +29,10 @@ ASK = {**MODEL, "trigger": "new_data", "run": "a-run"}
 
 @pytest.fixture(autouse=True)
 def launcher(request: pytest.FixtureRequest, step_settings: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Steps are forked by the step server, which is quick, unless a test asks for a process of its own for each."""
+    """Steps are forked by the step server, which is quick, unless a test asks for a process of its own for each.
+
+    A test looks `operators.StepOperator` up. Imported with this file, it would be that of the default launcher.
+    """
     chosen = getattr(request, "param", "forkserver" if sys.platform == "linux" else "subprocess")
     monkeypatch.setenv("CT_LAUNCHER", chosen)
     if chosen == "forkserver":
@@ -63,7 +66,7 @@ def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_
         return [granted, waiting, text]
 
     with dag("handing_on", params={"model": Param("card_fraud")}) as subject:
-        asked = StepOperator(step="decide_retraining", inputs={**ASK, "model": "{{ params.model }}"})
+        asked = operators.StepOperator(step="decide_retraining", inputs={**ASK, "model": "{{ params.model }}"})
         look(result(asked)["granted"], result(asked)["waiting"], result(asked)["reason"])
     tis = run(subject)
     assert result_of(tis["look"]) == [False, [], ""]
@@ -74,11 +77,11 @@ def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_
 
 def test_a_task_is_skipped_unless_one_of_its_conditions_holds() -> None:
     with dag("conditions") as subject:
-        asked = StepOperator(step="decide_retraining", inputs=FromRun(training_request), more_inputs=MODEL)
+        asked = operators.StepOperator(step="decide_retraining", inputs=FromRun(training_request), more_inputs=MODEL)
         granted = result(asked)["granted"]
-        no = StepOperator(step="decide_retraining", task_id="no", run_if=[granted], inputs=ASK)
-        StepOperator(step="decide_retraining", task_id="yes", run_if=[granted, True], inputs=ASK)
-        StepOperator(step="decide_retraining", task_id="after", inputs={**ASK, "reason": result(no)["why"]})
+        no = operators.StepOperator(step="decide_retraining", task_id="no", run_if=[granted], inputs=ASK)
+        operators.StepOperator(step="decide_retraining", task_id="yes", run_if=[granted, True], inputs=ASK)
+        operators.StepOperator(step="decide_retraining", task_id="after", inputs={**ASK, "reason": result(no)["why"]})
     subject.params.update({"as_of": None, "reason": "a test", "force": False})
     states = {name: ti.state for name, ti in run(subject).items()}
     assert states == {
@@ -100,7 +103,9 @@ def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> No
         return collected
 
     with dag("mapping") as subject:
-        asked = StepOperator.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(more_inputs=names())
+        asked = operators.StepOperator.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(
+            more_inputs=names()
+        )
         look(result(asked).each("granted", "request_id"))
     tis = run(subject)
     assert result_of(tis["look"]) == [{"granted": False, "request_id": None}] * 2
@@ -120,7 +125,7 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
     def look(missing):
         return missing
 
-    class Breaking(StepOperator):
+    class Breaking(operators.StepOperator):
         def run_step(self, context: Any) -> dict[str, Any]:
             if self.more_inputs["reason"] == "three":
                 raise RuntimeError("not a step's failure")
@@ -149,8 +154,10 @@ def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skip
     states = {}
     for name, run_ in (("fails", "a-run"), ("succeeds", "")):
         with dag(f"cleaning_up_{name}") as subject:
-            asked = StepOperator(step="decide_retraining", inputs={**ASK, "request_id": "unknown" if run_ else None})
-            clean = StepOperator(step="decide_retraining", task_id="clean", inputs=ASK, **WHEN_THE_RUN_FAILED)
+            asked = operators.StepOperator(
+                step="decide_retraining", inputs={**ASK, "request_id": "unknown" if run_ else None}
+            )
+            clean = operators.StepOperator(step="decide_retraining", task_id="clean", inputs=ASK, **WHEN_THE_RUN_FAILED)
             asked >> clean
         tis = run(subject)
         states[name] = tis["clean"].state, tis["clean"].get_dagrun().state
@@ -183,7 +190,7 @@ def test_only_what_may_pass_is_tried_again(
     if "uri" in inputs:
         inputs = {**inputs, "uri": str(garbage)}
     with dag(f"failing_{case}") as subject:
-        StepOperator(step=step, inputs=inputs)
+        operators.StepOperator(step=step, inputs=inputs)
     ti = run(subject)[step]
     assert ti.state == State.FAILED
     assert ti.try_number == tries
@@ -195,7 +202,7 @@ def test_an_event_is_emitted_only_when_there_is_one_to_emit() -> None:
 
     for name, event in (("ringing", emit_why), ("silent", lambda result, context: None)):
         with dag(name) as subject:
-            StepOperator(step="decide_retraining", inputs=ASK, emits=Asset(f"{name}_bell"), event=event)
+            operators.StepOperator(step="decide_retraining", inputs=ASK, emits=Asset(f"{name}_bell"), event=event)
         run(subject)
     with create_session() as session:
         # Other tests of the process use the same database.

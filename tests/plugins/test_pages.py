@@ -251,6 +251,20 @@ def test_data_cannot_become_markup(client: httpx.Client, state: Settings) -> Non
             assert "frame-ancestors 'self'" in policy
 
 
+@pytest.fixture(scope="module")
+def home_with_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that must not be served beside those that are. The tests only read."""
+    state = Settings(home=tmp_path_factory.mktemp("secrets") / "home")
+    written(state)
+    folder = Path(state.work, MODEL)
+    for name in ("secret.json", "drift/secret.pkl", "datasets/secret.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("secret")
+    (folder / "drift" / "link.json").symlink_to(folder.parent.parent / "ledger" / MODEL / "00000000.json")
+    (folder / "drift" / "link").symlink_to(folder)
+    return Path(state.home)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -271,14 +285,13 @@ def test_data_cannot_become_markup(client: httpx.Client, state: Settings) -> Non
         "drift/%00.json",
     ],
 )
-def test_nothing_but_reports_is_served(client: httpx.Client, state: Settings, path: str) -> None:
-    written(state)
-    folder = Path(state.work, MODEL)
-    for name in ("secret.json", "drift/secret.pkl", "datasets/secret.json"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("secret")
-    (folder / "drift" / "link.json").symlink_to(folder.parent.parent / "ledger" / MODEL / "00000000.json")
-    (folder / "drift" / "link").symlink_to(folder)
+def test_nothing_but_reports_is_served(
+    client: httpx.Client, home_with_secrets: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CT_HOME", str(home_with_secrets))
+    # What may be served from there is, so the settings are read anew.
+    report = next(home_with_secrets.glob(f"work/{MODEL}/drift/*/report.html"))
+    client.get(f"/models/{MODEL}/reports/drift/{report.parent.name}/report.html").raise_for_status()
     for route in (f"/models/{MODEL}/reports/{path}", f"/sources/{SOURCE}/partitions/{path}"):
         answer = client.get(route)
         assert answer.status_code == 404, route

@@ -14,7 +14,7 @@ from airflow.sdk import DAG
 from airflow.sdk.observability.stats import Stats
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState as State
-from perennial_airflow.operators import StepOperator
+from perennial_airflow import operators
 from perennial_airflow.try_again import WAITS, TryAgainLaterOperator
 from sqlalchemy import select
 
@@ -34,6 +34,8 @@ WAIT = timedelta(hours=2)
 
 @pytest.fixture(autouse=True)
 def launcher(request: pytest.FixtureRequest, step_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are forked by the step server. `operators.StepOperator` is looked up in each test: imported with this file,
+    it would be that of the default launcher."""
     if sys.platform == "linux":
         server: StepServer = request.getfixturevalue("step_server")
         monkeypatch.setenv("CT_LAUNCHER", "forkserver")
@@ -56,7 +58,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def run(dag_id: str, *steps: dict[str, Any], waits: tuple[timedelta, ...] = (WAIT,)) -> dict[str, Any]:
     """Task → its instance, after one run of a DAG of these steps and the task that repeats it."""
     with DAG(dag_id, schedule=None, default_args={"retries": 0}) as dag:
-        made = [StepOperator(task_id=f"step_{number}", **step) for number, step in enumerate(steps)]
+        made = [operators.StepOperator(task_id=f"step_{number}", **step) for number, step in enumerate(steps)]
         for earlier, later in pairwise(made):
             earlier >> later
         made >> TryAgainLaterOperator(task_id="try_again_later", source="card_payments", waits=waits, retries=0)
