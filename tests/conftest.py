@@ -29,6 +29,7 @@ SHARED_FIXTURES = {
     "tests/dags/test_train_run.py": "step_server",
     "tests/plugins/test_forkserver.py": "step_server",
     "tests/plugins/test_operators.py": "step_server",
+    "tests/plugins/test_try_again.py": "step_server",
     "tests/adapters/test_feature_engines.py": "spark_url",
     "tests/adapters/test_point_in_time_join.py": "spark_url",
     "tests/adapters/test_samples.py": "spark_url",
