@@ -49,7 +49,8 @@ def _events(world: MonitoredModel, days: Days) -> pd.DataFrame:
     columns = ["transaction_id", "event_time", "customer_id", "terminal_id", "amount"]
     events = world.lake.scan("events").to_table(columns, filter=within).to_pandas()
     labels = world.lake.scan("labels").to_table(["transaction_id", "is_fraud"]).to_pandas()
-    return events.merge(labels, how="left").fillna({"is_fraud": 0})
+    # Delta writes the rows of one commit in any order, and `_good` and `_blind` draw row by row.
+    return events.sort_values("transaction_id").merge(labels, how="left").fillna({"is_fraud": 0})
 
 
 def _predict(world: MonitoredModel, days: Days, scores: Scores, version: int = 1, later: int = 0) -> pd.DataFrame:
