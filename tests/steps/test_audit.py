@@ -40,6 +40,17 @@ def served(world: MonitoredModel, at: pd.Series | None = None) -> pd.DataFrame:
     return events.join(known.astype(float), rsuffix="_feature").assign(feature_timestamp=times.dt.floor("D"))
 
 
+@pytest.fixture(scope="module")
+def agreeing(world: MonitoredModel) -> pd.DataFrame:
+    """What was served with the online store always filled: for all tests that change something of it."""
+    return served(world)
+
+
+@pytest.fixture
+def rows(agreeing: pd.DataFrame) -> pd.DataFrame:
+    return agreeing.copy()
+
+
 def log(
     world: MonitoredModel,
     rows: pd.DataFrame,
@@ -88,8 +99,8 @@ def _no_predictions_left(world: MonitoredModel):  # type: ignore[no-untyped-def]
     shutil.rmtree(world.lake.uri("predictions"), ignore_errors=True)
 
 
-def test_what_agrees_is_no_skew(world: MonitoredModel) -> None:
-    log(world, served(world), shadow=True)
+def test_what_agrees_is_no_skew(world: MonitoredModel, rows: pd.DataFrame) -> None:
+    log(world, rows, shadow=True)
     result = run(world)
     assert (result.outcome, result.window, result.rows, result.share) == ("measured", WINDOW, ROWS, 0.0)
     assert {
@@ -101,11 +112,10 @@ def test_what_agrees_is_no_skew(world: MonitoredModel) -> None:
     assert all((each.values, each.mismatches, each.behind) == (ROWS, 0, 0) for each in result.features.values())
 
 
-def test_a_store_that_was_behind_is_told_apart_from_skew(world: MonitoredModel) -> None:
+def test_a_store_that_was_behind_is_told_apart_from_skew(world: MonitoredModel, rows: pd.DataFrame) -> None:
     midnight = pd.Timestamp(WINDOW.start, tz="UTC")
-    events = served(world)["event_time"]
     # Filled once, at the start of the window: on later days it is behind.
-    log(world, served(world, pd.Series(midnight, index=events.index)))
+    log(world, served(world, pd.Series(midnight, index=rows.index)))
     result = run(world)
     assert result.share == 0.0
     assert sum(each.behind for each in result.features.values()) > 0
@@ -120,8 +130,7 @@ def test_a_store_that_knew_nobody_gave_defaults(world: MonitoredModel) -> None:
 
 
 @pytest.mark.parametrize("old_table", [False, True])
-def test_values_that_nothing_explains_are_reported(world: MonitoredModel, old_table: bool) -> None:
-    rows = served(world)
+def test_values_that_nothing_explains_are_reported(world: MonitoredModel, rows: pd.DataFrame, old_table: bool) -> None:
     rows.loc[:19, "customer_mean_7d"] += 10.0
     rows.loc[5, "customer_mean_7d"] += 90.0
     log(world, rows, old_table=old_table)
@@ -137,8 +146,7 @@ def test_values_that_nothing_explains_are_reported(world: MonitoredModel, old_ta
     assert "| customer_mean_7d | 20 | 5.00% |" in page
 
 
-def test_a_logged_feature_that_is_no_number_is_reported(world: MonitoredModel) -> None:
-    rows = served(world)
+def test_a_logged_feature_that_is_no_number_is_reported(world: MonitoredModel, rows: pd.DataFrame) -> None:
     rows.loc[:2, "customer_mean_7d"] = np.nan
     rows.loc[3, "customer_mean_7d"] += 50.0
     log(world, rows)
@@ -151,9 +159,8 @@ def test_a_logged_feature_that_is_no_number_is_reported(world: MonitoredModel) -
     assert "p00000: not a number → " in Path(result.report or "").read_text()
 
 
-def test_features_that_came_or_went_are_no_skew(world: MonitoredModel) -> None:
+def test_features_that_came_or_went_are_no_skew(world: MonitoredModel, rows: pd.DataFrame) -> None:
     """A version that is gone from the definitions' point of view, and one that did not take a feature yet."""
-    rows = served(world)
     log(world, rows, also={"customer_count_90d": 3.0})
     table = world.lake.scan("predictions").to_table()
     fewer = [[pair for pair in each if pair[0] != "night"] for each in table["features"].to_pylist()[:100]]
@@ -168,8 +175,7 @@ def test_features_that_came_or_went_are_no_skew(world: MonitoredModel) -> None:
     assert "not compared: customer_count_90d (10 requests)" in Path(result.report or "").read_text()
 
 
-def test_the_ledger_keeps_the_share_once(world: MonitoredModel, tmp_path: Path) -> None:
-    rows = served(world)
+def test_the_ledger_keeps_the_share_once(world: MonitoredModel, rows: pd.DataFrame, tmp_path: Path) -> None:
     rows["terminal_count_1d"] += 1
     log(world, rows)
     settings = Settings(**{**world.settings.model_dump(), "ledger_uri": str(tmp_path / "ledger")})
@@ -180,22 +186,22 @@ def test_the_ledger_keeps_the_share_once(world: MonitoredModel, tmp_path: Path) 
     assert entry.body["features"] == {"terminal_count_1d": 1.0}
 
 
-def test_a_table_of_predictions_created_again_is_audited_again(world: MonitoredModel, tmp_path: Path) -> None:
+def test_a_table_of_predictions_created_again_is_audited_again(
+    world: MonitoredModel, rows: pd.DataFrame, tmp_path: Path
+) -> None:
     settings = Settings(**{**world.settings.model_dump(), "ledger_uri": str(tmp_path / "ledger")})
     for skew in (1, 0):
         shutil.rmtree(world.lake.uri(PREDICTIONS), ignore_errors=True)
-        rows = served(world)
-        rows["terminal_count_1d"] += skew
-        log(world, rows)
+        log(world, rows.assign(terminal_count_1d=rows["terminal_count_1d"] + skew))
         audit.run(AuditInputs(model=MODEL, as_of=DRIFTED), settings)
     entries = Ledger(settings.ledger).entries(MODEL)
     assert [entry.body["mismatches"] for entry in entries] == [ROWS, 0]
 
 
-def test_nothing_to_audit(world: MonitoredModel) -> None:
+def test_nothing_to_audit(world: MonitoredModel, rows: pd.DataFrame) -> None:
     assert run(world).outcome == "no predictions"
     assert audit.run(AuditInputs(model=MODEL, snapshot=Snapshot()), world.settings).outcome == "no predictions"
-    log(world, served(world))
+    log(world, rows)
     early = AuditInputs(model=MODEL, as_of=DRIFTED - timedelta(days=30))
     assert audit.run(early, world.settings).outcome == "no predictions"
 
