@@ -47,12 +47,19 @@ class Repo:
         return self.run(Days(start=day(10), end=day(11)))
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    found = Repo(tmp_path)
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state with the features of all days, to be copied."""
+    found = Repo(tmp_path_factory.mktemp("computed"))
     put(found.settings, *payments(10))
     compute(found.settings, 0, 11)
-    return found
+    return found.settings.home
+
+
+@pytest.fixture
+def repo(computed: Path, tmp_path: Path) -> Repo:
+    shutil.copytree(computed, tmp_path / "home")
+    return Repo(tmp_path)
 
 
 def add(repo: Repo) -> None:
