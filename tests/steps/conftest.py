@@ -59,12 +59,11 @@ def registry(template: Path, tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def fleet(registry: Registry) -> Iterator[list[Replica]]:
-    running = [Replica(registry, "r0"), Replica(registry, "r1")]
+def fleet(registry: Registry, tmp_path: Path) -> Iterator[list[Replica]]:
+    running = [Replica(registry, tmp_path / "mlflow.db", name) for name in ("r0", "r1")]
     yield running
     for replica in running:
-        replica.server.shutdown()
-        replica.server.server_close()
+        replica.close()
 
 
 @pytest.fixture

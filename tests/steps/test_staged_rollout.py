@@ -366,6 +366,22 @@ def test_a_rollback_cancels_a_rollout(planned: Plan, registry: Registry, named: 
     assert ledger(settings) == found
 
 
+def test_a_rollback_cancels_a_rollout_that_waits_for_its_replicas(
+    planned: Plan, registry: Registry, fleet: list[Replica]
+) -> None:
+    stuck = fleet[1].signals()
+    fleet[1].signals = lambda: stuck  # type: ignore[method-assign]
+    settings = planned()
+    thread, errors = rolling(settings, 2)
+    until(lambda: registry.state(MODEL).tags.get(MODE) == "shadow")
+    assert back(settings)[0] == 1
+    thread.join(300)
+    [error] = errors
+    assert isinstance(error, RolloutAborted)
+    assert "cancelled by a rollback" in error.message
+    assert aliases(registry) == {"champion": 1}
+
+
 def test_a_registry_changed_by_hand_ends_the_rollout_and_stays(planned: Plan, registry: Registry) -> None:
     settings = planned([{**CANARY, "requests": 10_000}, {"mode": "full"}])
     thread, errors = rolling(settings, 2)
