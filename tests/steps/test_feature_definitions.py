@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, payments, put, rows_of
 from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.lake import Lake
@@ -411,7 +411,7 @@ def test_doubles_and_integers_reach_the_model_as_float32(repo: Repo) -> None:
     assert repo.rows()["customer_mean_1d"].dtype == np.float64
 
 
-@pytest.mark.parametrize("feed", ["events", "labels"])
+@pytest.mark.parametrize("feed", others_in_ci(["events", "labels"]))
 def test_a_feed_begun_anew_gives_all_its_days_anew(repo: Repo, feed: str) -> None:
     events, labels = payments(10)
     put(repo.settings, events, labels)  # Later versions than those that the new table will have.
