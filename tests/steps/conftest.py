@@ -16,6 +16,14 @@ from training.adapters.registry import Registry
 from training.settings import Settings
 
 
+@pytest.fixture(scope="module", autouse=True)
+def charts() -> Iterator[None]:
+    """Every training and verdict has charts. To draw them takes a third of the time, so only test_train.py does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).write_bytes(b"not drawn"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> MonitoredModel:
     """One for each worker process: tests write predictions and drift reports into it."""
@@ -51,12 +59,11 @@ def registry(template: Path, tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def fleet(registry: Registry) -> Iterator[list[Replica]]:
-    running = [Replica(registry, "r0"), Replica(registry, "r1")]
+def fleet(registry: Registry, tmp_path: Path) -> Iterator[list[Replica]]:
+    running = [Replica(registry, tmp_path / "mlflow.db", name) for name in ("r0", "r1")]
     yield running
     for replica in running:
-        replica.server.shutdown()
-        replica.server.server_close()
+        replica.close()
 
 
 @pytest.fixture

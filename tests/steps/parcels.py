@@ -135,41 +135,46 @@ class Parcels:
     """All events with their labels."""
     datasets: Mapping[str, DatasetResult]
     versions: TableVersions
+    champions: Mapping[str, OnnxModel]
+    answered: Mapping[str, int]
+    """The versions of the logs of predictions with what the champions answer to `rows`."""
 
     def spec(self, model: str) -> ModelSpec:
         return load_model_spec(model, self.settings.models_dir, self.settings.feature_repo)
-
-    def model(self, model: str) -> OnnxModel:
-        champion = Registry(self.settings.tracking_uri).get(model, 1)
-        folder = Path(self.settings.work, model, "versions", "1")
-        return OnnxModel.load(Registry(self.settings.tracking_uri).download(champion, folder))
 
     def snapshot(
         self, model: str, rows: pd.DataFrame | None = None, as_of: date = LOOK, scores: Change | None = None
     ) -> Snapshot:
         """The lake with `rows` in place of all events and labels (None: as it is), and with what the champion answers
         to those after its holdout. `scores`: changes the answers, in the columns of the outputs."""
-        versions = dict(self.versions)
-        if rows is not None:
-            versions |= write(self.lakes[model], self.spec(model), rows)
-        versions[PREDICTIONS] = self._answer(model, self.rows if rows is None else rows, scores)
-        return Snapshot(as_of=as_of, table_versions=versions, champion_version=1)
+        if rows is None and scores is None:
+            return self._snapshot(self.versions, self.answered[model], as_of)
+        versions = self.versions if rows is None else write(self.lakes[model], self.spec(model), rows)
+        answered = self.rows if rows is None else rows
+        log = answers(self.champions[model], self.spec(model), answered, scores)
+        return self._snapshot(versions, self.lakes[model].overwrite(PREDICTIONS, log, ["day"]), as_of)
 
-    def _answer(self, name: str, rows: pd.DataFrame, change: Change | None) -> int:
-        spec, model = self.spec(name), self.model(name)
-        asked = rows[rows["sent_at"] >= midnight(HOLDOUT.end)].reset_index(drop=True)
-        columns = model.metadata.columns
-        features = encoded({column.name: asked[column.name].to_numpy() for column in columns}, columns)
-        logged = pd.DataFrame(model.task.logged(model.score(features)), columns=model.metadata.outputs)
-        if change is not None:
-            logged = change(asked.join(logged))[logged.columns]
-        outputs = [list(zip(logged.columns, row, strict=True)) for row in logged.to_numpy(float).tolist()]
-        values = [list(zip(model.metadata.feature_names, row, strict=True)) for row in features.tolist()]
-        log = prediction_table(
-            spec, asked.assign(score=0.0, outputs=pd.Series(outputs, dtype=object), features=pd.Series(values)),
-            predicted_at=asked["sent_at"],
-        )  # fmt: skip
-        return self.lakes[name].overwrite(PREDICTIONS, log, ["day"])
+    def labelled(self, model: str, rows: pd.DataFrame) -> Snapshot:
+        """As `snapshot` with `rows` that differ in their labels alone: the answers to them are the same."""
+        return self._snapshot(write(self.lakes[model], self.spec(model), rows), self.answered[model], LOOK)
+
+    @staticmethod
+    def _snapshot(versions: TableVersions, predictions: int, as_of: date) -> Snapshot:
+        return Snapshot(as_of=as_of, table_versions={**versions, PREDICTIONS: predictions}, champion_version=1)
+
+
+def answers(model: OnnxModel, spec: ModelSpec, rows: pd.DataFrame, change: Change | None = None) -> pa.Table:
+    """The log of what `model` answers to the rows after its holdout."""
+    asked = rows[rows["sent_at"] >= midnight(HOLDOUT.end)].reset_index(drop=True)
+    columns = model.metadata.columns
+    features = encoded({column.name: asked[column.name].to_numpy() for column in columns}, columns)
+    logged = pd.DataFrame(model.task.logged(model.score(features)), columns=model.metadata.outputs)
+    if change is not None:
+        logged = change(asked.join(logged))[logged.columns]
+    outputs = [list(zip(logged.columns, row, strict=True)) for row in logged.to_numpy(float).tolist()]
+    values = [list(zip(model.metadata.feature_names, row, strict=True)) for row in features.tolist()]
+    given = asked.assign(score=0.0, outputs=pd.Series(outputs, dtype=object), features=pd.Series(values))
+    return prediction_table(spec, given, predicted_at=asked["sent_at"])
 
 
 def write(lake: Lake, spec: ModelSpec, rows: pd.DataFrame) -> TableVersions:
@@ -193,6 +198,7 @@ def build(folder: Path, mlflow_database: Path) -> Parcels:
     lakes = {name: Lake(settings.lake, SOURCE, name) for name in (DURATION, OUTCOME)}
     spec = load_model_spec(DURATION, settings.models_dir, settings.feature_repo)
     versions, pipeline, datasets = write(lakes[DURATION], spec, rows), Pipeline(settings), {}
+    champions, answered = {}, {}
     for name in lakes:
         datasets[name] = pipeline.step("dataset", model=name, as_of=TRAINED)
         given = {"model": name, "dataset_uri": datasets[name].uri, "seed": 1, "estimator": "hist_gradient_boosting"}
@@ -200,4 +206,7 @@ def build(folder: Path, mlflow_database: Path) -> Parcels:
         registry = Registry(settings.tracking_uri)
         version = registry.register(name, trained.run_id, trained.digest, {})
         registry.set_alias(name, CHAMPION, version.version)
-    return Parcels(settings, lakes, rows, datasets, versions)
+        champions[name] = OnnxModel.load(trained.artifact_uri)
+        log = answers(champions[name], load_model_spec(name, settings.models_dir, settings.feature_repo), rows)
+        answered[name] = lakes[name].overwrite(PREDICTIONS, log, ["day"])
+    return Parcels(settings, lakes, rows, datasets, versions, champions, answered)

@@ -3,9 +3,11 @@
 MLflow is real (SQLite). The same steps against the real service are in tests/serving.
 """
 
+import sqlite3
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from training.adapters.registry import ModelState, Registry
@@ -18,9 +20,12 @@ MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 class Replica:
-    """Answers GET for the model and its signals. It serves what `registry` asks for, unless a test sets a field."""
+    """Answers GET for the model and its signals. It serves what `registry` asks for, unless a test sets a field.
 
-    def __init__(self, registry: Registry, name: str = "r") -> None:
+    It is asked many times for one change of the registry, whose `database` says whether there was one.
+    """
+
+    def __init__(self, registry: Registry, database: Path, name: str = "r") -> None:
         self.name = name
         #: Every version that it has been seen to have in memory, in their order.
         self.has_loaded: list[int] = []
@@ -39,6 +44,9 @@ class Replica:
         self.history: list[Desired] = []
         self._since = datetime.now(UTC)
         self._registry = registry
+        self._database = sqlite3.connect(database, check_same_thread=False)
+        self._changes: tuple[int] | None = None
+        self._seen = ModelState()
         self._served: int | None = None
         self._lock = threading.Lock()
         outer = self
@@ -60,7 +68,7 @@ class Replica:
     def models(self) -> ReplicaModels:
         refused, models = dict[int, Refusal](), dict[str, LoadedVersion]()
         with self._lock:
-            state = self._registry.state(MODEL)
+            state = self._state()
             wanted = state.aliases.get("champion")
             loaded = self._beside(state)
             if self.refuses is not None and self.refuses in (wanted, *loaded):
@@ -84,6 +92,18 @@ class Replica:
             unshipped=self.unshipped,
         )
 
+    def _state(self) -> ModelState:
+        # The number changes with each commit by another connection.
+        changes = self._database.execute("PRAGMA data_version").fetchone()
+        if changes != self._changes:
+            self._changes, self._seen = changes, self._registry.state(MODEL)
+        return self._seen
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self._database.close()
+
     def _beside(self, state: ModelState) -> list[int]:
         """The versions that it loads beside the champion."""
         first, challenger = FirstLoad.of(state.tags), state.aliases.get("challenger")
@@ -94,7 +114,7 @@ class Replica:
 
     def signals(self) -> Signals:
         with self._lock:
-            state = self._registry.state(MODEL)
+            state = self._state()
             challenger = state.aliases.get("challenger")
             asked, _ = desired(state.tags, challenger is not None)
             if not self.history or self.history[-1] != asked:

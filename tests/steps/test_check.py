@@ -1,13 +1,13 @@
 """The check: each mistake in the files of a source or model is found before anything runs, with file and remedy."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.cases import others_long
 from tests.feature_repo.written_by_hand import copy_by_hand
 from training import check as make_check
 from training.adapters.features.definitions import load_definitions
@@ -424,11 +424,19 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
 }
 
 
+def _often(names: Iterable[str]) -> list[Any]:
+    """One of four at each landing, one of eight at each `make test`."""
+    return [
+        name if number % 8 == 0 else pytest.param(name, marks=pytest.mark.long if number % 4 else pytest.mark.ci)
+        for number, name in enumerate(names)
+    ]
+
+
 def test_the_reference_model_has_none(files: Path) -> None:
     assert found(files) == []
 
 
-@pytest.mark.parametrize("name", others_long(MISTAKES, every=4))
+@pytest.mark.parametrize("name", _often(MISTAKES))
 def test_a_mistake_is_found_and_told(files: Path, name: str) -> None:
     change, file, said = MISTAKES[name]
     change(files)

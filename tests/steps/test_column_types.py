@@ -94,7 +94,7 @@ def same(found: list[Any], expected: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("nullable", others_long([True, False]))
-@pytest.mark.parametrize("name", others_in_ci(VALUES, every=3))
+@pytest.mark.parametrize("name", others_in_ci(VALUES, every=4))
 def test_a_type_keeps_every_value(settings: Settings, tmp_path: Path, name: str, nullable: bool) -> None:
     deliveries, spec = spec_with(settings, {"type": name, "nullable": nullable})
     column, values = spec.request_columns["x"], [*VALUES[name], *([None] if nullable else [])]
@@ -172,7 +172,7 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "rules", "good", "bad", "reason"), RULES)
+@pytest.mark.parametrize(("name", "rules", "good", "bad", "reason"), others_in_ci(RULES, every=3))
 def test_the_rules_of_each_type(
     settings: Settings, name: str, rules: dict[str, Any], good: list[Any], bad: Any, reason: str
 ) -> None:
@@ -203,7 +203,7 @@ UNIQUE = {
 }
 
 
-@pytest.mark.parametrize("name", list(UNIQUE))
+@pytest.mark.parametrize("name", others_in_ci(UNIQUE, first=2))
 def test_unique_values_of_each_type(settings: Settings, name: str) -> None:
     """Within a partition and across partitions."""
     deliveries, spec = spec_with(settings, {"type": name, "unique": True})

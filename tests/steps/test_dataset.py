@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from testing.spec_files import Raw, spec_files
+from tests.cases import others_in_ci
 from tests.feature_repo.payments_and_features import (
     MODEL,
     SOURCE,
@@ -504,7 +505,9 @@ def test_versions_that_do_not_suffice_are_refused(settings: Settings) -> None:
         run_on(settings, {**versions, "events": 99, "customer_features": 0, "terminal_features": 0})
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"])
+@pytest.mark.parametrize(
+    "name", others_in_ci(["train.parquet", "dataset.json", "holdout.parquet", "reference.parquet"])
+)
 def test_a_dataset_that_lost_a_file_is_made_again(settings: Settings, name: str) -> None:
     first = run(settings)
     before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, payments, put, rows_of
 from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.lake import Lake
@@ -47,12 +47,19 @@ class Repo:
         return self.run(Days(start=day(10), end=day(11)))
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    found = Repo(tmp_path)
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state with the features of all days, to be copied."""
+    found = Repo(tmp_path_factory.mktemp("computed"))
     put(found.settings, *payments(10))
     compute(found.settings, 0, 11)
-    return found
+    return found.settings.home
+
+
+@pytest.fixture
+def repo(computed: Path, tmp_path: Path) -> Repo:
+    shutil.copytree(computed, tmp_path / "home")
+    return Repo(tmp_path)
 
 
 def add(repo: Repo) -> None:
@@ -404,7 +411,7 @@ def test_doubles_and_integers_reach_the_model_as_float32(repo: Repo) -> None:
     assert repo.rows()["customer_mean_1d"].dtype == np.float64
 
 
-@pytest.mark.parametrize("feed", ["events", "labels"])
+@pytest.mark.parametrize("feed", others_in_ci(["events", "labels"]))
 def test_a_feed_begun_anew_gives_all_its_days_anew(repo: Repo, feed: str) -> None:
     events, labels = payments(10)
     put(repo.settings, events, labels)  # Later versions than those that the new table will have.

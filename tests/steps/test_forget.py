@@ -244,13 +244,13 @@ def test_labels_of_an_event_that_is_only_in_quarantine_go(place: Settings) -> No
 
 
 @pytest.mark.long
-def test_other_sources_and_replicas_with_waiting_predictions_are_named(place: Settings) -> None:
+def test_other_sources_and_replicas_with_waiting_predictions_are_named(place: Settings, tmp_path: Path) -> None:
     lake = Lake(place.lake, SOURCE, MODEL)
     person = person_of(lake)
     other = Lake(place.lake, "elsewhere")
     rows = {"customer_id": [str(person), "x"], "partition": ["a", "a"]}
     other.replace("events", pa.table(rows), "partition = 'a'", ["partition"])
-    replica = Replica(Registry(place.tracking_uri))
+    replica = Replica(Registry(place.tracking_uri), tmp_path / "mlflow.db")
     replica.unshipped = True
     settings = changed(place, serving_urls=f"{replica.url},http://127.0.0.1:9")
     left = run(settings, person).left

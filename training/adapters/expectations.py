@@ -14,6 +14,7 @@ Whether a value is unique in its batch is found here; who calls says which are n
 # ruff: noqa: E402
 # mypy: disable-error-code="attr-defined"
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -160,7 +161,7 @@ class Examination:
         `days` has one row per promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and
         `gap`, the days from the newest day before it with rows (NaN: no rule).
         """
-        result = _Suite(_context(), "days", day_suite(self._feed)).validate(days)
+        result = _on_days(self._feed.maximum_gap_days).validate(days)
         self._on_days = [_nothing(each) for each in result.results]
         for each, total in zip(result.results, self._on_days, strict=True):
             found = each.result
@@ -227,13 +228,13 @@ def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
     return suite
 
 
-def day_suite(feed: FeedSpec) -> list[Expectation]:
+def day_suite(maximum_gap_days: int) -> list[Expectation]:
     """The number of rows per day is within its bounds, and no day is too far ahead of the day before it with rows."""
     within: dict[str, Any] = {"or_equal": True, "ignore_row_if": "either_value_is_missing", "meta": _meta(_ROWS)}
     return [
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="minimum", **within),
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="maximum", column_B="rows", **within),
-        gxe.ExpectColumnValuesToBeBetween(column="gap", max_value=feed.maximum_gap_days, meta=_meta(_GAP)),
+        gxe.ExpectColumnValuesToBeBetween(column="gap", max_value=maximum_gap_days, meta=_meta(_GAP)),
     ]
 
 
@@ -297,6 +298,12 @@ class _Suite:
         found = batch.validate(self._suite, result_format=_ALL_ROWS)
         assert isinstance(found, ExpectationSuiteValidationResult)
         return found
+
+
+@functools.lru_cache(maxsize=8)
+def _on_days(maximum_gap_days: int) -> _Suite:
+    """Once in each process: a run validates many partitions, and to make a suite takes as long as to validate by it."""
+    return _Suite(_context(), "days", day_suite(maximum_gap_days))
 
 
 def _part(title: str, found: list[_Found]) -> list[str]:

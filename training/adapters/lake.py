@@ -45,6 +45,9 @@ class Lake(DeltaTables):
     def __init__(self, uri: str, source: str, model: str = "") -> None:
         super().__init__(f"{uri.rstrip('/')}/{source}")
         self._lake, self._model = uri, model
+        #: Table → the version that was scanned last, and its rows. A version never changes, steps read theirs again and
+        #: again, and to list its files takes longer than to read some of them.
+        self._scanned: dict[str, tuple[int, ds.FileSystemDataset]] = {}
 
     def uri(self, table: str) -> str:
         if table == PREDICTIONS and not self._model:
@@ -76,7 +79,7 @@ class Lake(DeltaTables):
         Raises InputError when the table or the version does not exist.
         """
         try:
-            found = delta_reader.dataset(self.load(table, version))
+            found = self._dataset(table, version)
             lacking = [each for each in columns or () if each.name not in found.schema.names]
             return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
@@ -84,6 +87,15 @@ class Lake(DeltaTables):
             raise InputError(
                 f"Cannot read table {table!r} at version {version} in {self.root}: {error}", hint
             ) from error
+
+    def _dataset(self, table: str, version: int | None) -> ds.FileSystemDataset:
+        scanned = self._scanned.get(table)
+        if scanned is not None and scanned[0] == version:
+            return scanned[1]
+        opened = self.load(table, version)
+        found = delta_reader.dataset(opened)
+        self._scanned[table] = (opened.version(), found)
+        return found
 
     def spans(self, table: str, time_column: str, version: int | None = None) -> list[delta_reader.Span]:
         """What the partitions of `table` hold at `version` (None: the newest), from the statistics of its files.

@@ -99,7 +99,7 @@ def _made(pinned: _Pinned, chosen: Windows, change: date | None, settings: State
     named = _named(lake, spec, versions, chosen, change)
     whole = chosen.from_day(min(days.start for days in named.values()))
     train, holdout = labelled_rows(lake, spec, versions, whole, as_of)
-    features = Features(settings, spec)
+    features = Features(settings, spec, lake)
     names = features.names()
     found = list(_windows(task, named, train, seed))
     frames, batch = _with_features(features, spec, versions, train, holdout)

@@ -28,11 +28,14 @@ _LOOKUP = 10_000
 
 
 class Features:
-    """The features of one model. The first call that needs Feast imports it, which takes more than a second."""
+    """The features of one model. The first call that needs Feast imports it, which takes more than a second.
 
-    def __init__(self, settings: StateSettings, spec: ModelSpec) -> None:
+    `lake`: what the caller has read feature tables with, so that their files need not be listed again.
+    """
+
+    def __init__(self, settings: StateSettings, spec: ModelSpec, lake: Lake | None = None) -> None:
         self._settings, self._spec = settings, spec
-        self._lake = Lake(settings.lake, spec.source.name, spec.name)
+        self._lake = lake or Lake(settings.lake, spec.source.name, spec.name)
         self._time_column = spec.source.events.time_column
 
     def names(self) -> list[str]:

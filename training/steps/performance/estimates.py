@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from training.adapters.registry.watch import record
 from training.contract.base import Days
@@ -26,6 +27,9 @@ from training.settings import StateSettings
 from training.steps.performance.answers import Answers
 from training.steps.performance.kept_rows import kept_rows
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger("perennial")
 
 
@@ -37,17 +41,19 @@ def estimated(answers: Answers, matured: Days, settings: StateSettings) -> Estim
     window = current_window(answers.as_of, spec.monitoring.window_days)
     if window.end <= matured.end or window.start < answers.metadata.holdout_days.end:
         return None
-    estimator = _estimator(_Champion(answers.champion.run_id, spec.config_hash, answers, settings))
-    newest = None if estimator is None else _estimate(answers, estimator, window)
-    if estimator is None or newest is None:
+    rows = _answered(answers, window)
+    if rows is None:
         return None
-    estimate, rows = newest
+    estimator = _estimator(_Champion(answers.champion.run_id, spec.config_hash, answers, settings))
+    estimate = None if estimator is None else _estimate(answers, estimator, window, rows)
+    if estimator is None or estimate is None:
+        return None
     earlier = list(_earlier(answers, estimator, matured))
     rule, monitoring, days = answers.task.rules[primary], spec.monitoring, answers.metadata.holdout_days
     reference = answers.metadata.holdout_metrics[primary]
     look = look_number(window, days, monitoring.window_days)
     test = judge_drop(estimate.drop, estimate.drop_error, reference, primary, rule, look, monitoring)
-    found = estimated_performance(estimate, window, rows, test, rule, earlier, monitoring)
+    found = estimated_performance(estimate, window, len(rows), test, rule, earlier, monitoring)
     _show(found, primary)
     numbers = {f"estimated/{name}": value for name, value in found.metrics.items()}
     numbers |= {f"estimated/{primary}/low": found.low, f"estimated/{primary}/high": found.high}
@@ -89,21 +95,26 @@ def _estimator(champion: _Champion) -> Estimator | None:
         return None
 
 
-def _estimate(answers: Answers, estimator: Estimator, window: Days) -> tuple[Estimate, int] | None:
-    """With the number of the answers to `window` that it is made of."""
-    spec, from_features = answers.spec, answers.task.estimated_from == "features"
-    rows = answers.counted(answers.logged(window, features=from_features), window, labelled=False)
+def _answered(answers: Answers, window: Days) -> "pd.DataFrame | None":
+    """The answers to `window` that an estimate is made of; None when they are too few."""
+    rows = answers.logged(window, features=answers.task.estimated_from == "features")
+    rows = answers.counted(rows, window, labelled=False)
     rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
-    if len(rows) < spec.monitoring.minimum_rows:
+    if len(rows) < answers.spec.monitoring.minimum_rows:
         log.info("No estimate for %s: %d predictions are fewer than monitoring.minimum_rows", window, len(rows))
         return None
+    return rows
+
+
+def _estimate(answers: Answers, estimator: Estimator, window: Days, rows: "pd.DataFrame") -> Estimate | None:
     used = answers.sampled(rows)
     scores = answers.scores(used)
+    from_features = answers.task.estimated_from == "features"
     features = answers.features(used) if from_features else scores.reshape(len(scores), -1)
     found = estimator(Unlabelled(features, scores, answers.clusterings(used)))
     if found is None:
         log.info("No estimate for %s: chance, or the primary metric, cannot be estimated from its rows", window)
-    return None if found is None else (found, len(rows))
+    return found
 
 
 def _earlier(answers: Answers, estimator: Estimator, matured: Days) -> "list[ComparedEstimate]":
@@ -121,10 +132,11 @@ def _earlier(answers: Answers, estimator: Estimator, matured: Days) -> "list[Com
         truth = answers.truth(rows).labels
         if answers.task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows):
             continue
-        estimate = _estimate(answers, estimator, window)
+        used = _answered(answers, window)
+        estimate = None if used is None else _estimate(answers, estimator, window, used)
         if estimate is not None:
             realised = answers.scored(rows).value(primary)
-            found.append(compared(estimate[0], window, primary, realised, spec.monitoring))
+            found.append(compared(estimate, window, primary, realised, spec.monitoring))
     return found
 
 

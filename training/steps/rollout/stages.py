@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, Registry
 from training.adapters.replicas import Replicas, ReplicaStatus, SignalTotals
-from training.contract.errors import RolloutAborted, TransientError
+from training.contract.errors import RolloutAborted, StepError, TransientError
 from training.contract.messages import StageResult
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
@@ -140,7 +140,11 @@ class Rollout:
         self._registry.load_everywhere(self.model, self._version)
         self._registry.set_traffic(self.model, stage.desired)
         log.info("Stage %s: %s", stage.id, describe(stage))
-        self._replicas.wait_until_in_stage(stage.id, self._version, self._spec.rollout.timeout_seconds, before)
+        try:
+            self._replicas.wait_until_in_stage(stage.id, self._version, self._spec.rollout.timeout_seconds, before)
+        except StepError:
+            self.check_not_cancelled()  # Replicas that have followed a rollback do not come into the stage.
+            raise
         self._watch(stage)
 
     def _watch(self, stage: Stage) -> None:
