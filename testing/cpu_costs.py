@@ -1,7 +1,8 @@
 """A pytest plugin that prints what tests cost in CPU seconds: `make test PYTEST='-p testing.cpu_costs'`.
 
 It counts the process of a test and the processes that it has started and waited for. A fixture counts for the test that
-needs it first, and by itself. CPU seconds hardly depend on what else the machine does.
+needs it first, and by itself; a process that a session's fixture started counts for the last test of its worker. CPU
+seconds hardly depend on what else the machine does.
 """
 
 import resource
