@@ -16,14 +16,6 @@ from training.adapters.registry import Registry
 from training.settings import Settings
 
 
-@pytest.fixture(scope="module", autouse=True)
-def charts() -> Iterator[None]:
-    """Every training and verdict has charts. To draw them takes a third of the time, so only test_train.py does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).write_bytes(b"not drawn"))
-        yield
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> MonitoredModel:
     """One for each worker process: tests write predictions and drift reports into it."""

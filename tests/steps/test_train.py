@@ -34,11 +34,6 @@ from training.settings import Settings
 from training.steps import train
 
 
-@pytest.fixture(scope="module", autouse=True)
-def charts() -> None:
-    """Are drawn here."""
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Path:
     folder = tmp_path_factory.mktemp("train")
