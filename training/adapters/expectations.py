@@ -161,7 +161,7 @@ class Examination:
         `days` has one row per promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and
         `gap`, the days from the newest day before it with rows (NaN: no rule).
         """
-        result = _on_days(self._feed.maximum_gap_days).validate(days)
+        result = _suite_of_days(self._feed.maximum_gap_days).validate(days)
         self._on_days = [_nothing(each) for each in result.results]
         for each, total in zip(result.results, self._on_days, strict=True):
             found = each.result
@@ -301,8 +301,8 @@ class _Suite:
 
 
 @functools.lru_cache(maxsize=8)
-def _on_days(maximum_gap_days: int) -> _Suite:
-    """Once in each process: a run validates many partitions, and to make a suite takes as long as to validate by it."""
+def _suite_of_days(maximum_gap_days: int) -> _Suite:
+    """Made once in a process: a run validates many partitions, and making the suite takes as long as using it."""
     return _Suite(_context(), "days", day_suite(maximum_gap_days))
 
 
