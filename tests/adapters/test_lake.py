@@ -131,6 +131,17 @@ def test_a_version_stays_readable_and_an_unknown_one_is_bad_input(lake: Lake) ->
         lake.scan("t", 99)
 
 
+def test_a_version_that_was_scanned_is_opened_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = replace(lake, "a", 1), replace(lake, "a", 2)
+    opened: list[int | None] = []
+    load = lake.load
+    monkeypatch.setattr(lake, "load", lambda table, version=None: opened.append(version) or load(table, version))
+    assert [values(lake, version) for version in (new, new, old, old, None)] == [[2], [2], [1], [1], [2]]
+    assert opened == [new, old, None]
+    replace(lake, "a", 3)
+    assert values(lake) == [3], "the newest version is another one now"
+
+
 def test_a_batch_is_appended_once(lake: Lake) -> None:
     first = lake.append_once("t", rows("a", 1), ["partition"], "replica-1", 1)
     assert lake.append_once("t", rows("a", 1), ["partition"], "replica-1", 1) is None

@@ -94,12 +94,16 @@ def test_lookups_in_sqlite_that_wait_share_one_and_an_unreadable_one_fails_alone
     assert asked == [[1, 2, 2, 3, 3, 3], [4, -1], [4], [-1]]
 
 
-def test_a_lookup_that_starts_when_the_round_trip_ends_is_answered() -> None:
-    """The trip has ended, but the loop has not yet run the callbacks of its task."""
+class Gate(asyncio.Event):
+    """Round trips wait for it."""
 
-    class Gate(asyncio.Event):
-        waiting = 0
+    def __init__(self) -> None:
+        super().__init__()
+        #: The number of keys of each round trip.
+        self.trips: list[int] = []
 
+
+def round_trips(gate: Gate) -> SharedRoundTrips:
     class Layout:
         def reads(self, views: object, rows: list) -> list:
             return [(b"key", [b"field"])] * len(rows)
@@ -109,7 +113,7 @@ def test_a_lookup_that_starts_when_the_round_trip_ends_is_answered() -> None:
 
     class Reader:
         async def read(self, reads: list) -> list:
-            gate.waiting += 1
+            gate.trips.append(len(reads))
             await gate.wait()
             return [[b"value"]] * len(reads)
 
@@ -117,12 +121,34 @@ def test_a_lookup_that_starts_when_the_round_trip_ends_is_answered() -> None:
     trips._layout, trips._reader, trips._seconds = Layout(), Reader(), 30.0
     trips._waiting, trips._trip, trips._marks = [], None, CompleteViews("perennial", "here", None)
     trips.trips = 0
-    gate = Gate()
+    return trips
+
+
+def test_lookups_during_a_round_trip_share_the_next_one() -> None:
+    async def go() -> tuple[list, list[int]]:
+        gate = Gate()
+        trips = round_trips(gate)
+        finds = []
+        for rows in (1, 2, 3):
+            finds.append(asyncio.create_task(trips.find([{}] * rows, [])))
+            await asyncio.sleep(0.01)
+        gate.set()
+        return await asyncio.wait_for(asyncio.gather(*finds), 10), gate.trips
+
+    found, trips = asyncio.run(go())
+    assert found == [[[b"value"]] * rows for rows in (1, 2, 3)]
+    assert trips == [1, 5]
+
+
+def test_a_lookup_that_starts_when_the_round_trip_ends_is_answered() -> None:
+    """The trip has ended, but the loop has not yet run the callbacks of its task."""
 
     async def go() -> list:
+        gate = Gate()
+        trips = round_trips(gate)
         first = asyncio.create_task(trips.find([{}], []))
         await asyncio.sleep(0.01)
-        assert gate.waiting == 1
+        assert gate.trips == [1]
 
         async def late() -> list:
             await gate.wait()  # Woken after the trip, in the same turn.
