@@ -73,6 +73,13 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """Fail a file that makes a shared fixture and is not in SHARED_FIXTURES: another worker would make it once more."""
+    name, file = fixturedef.argname, os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
+    if name in SHARED_FIXTURES.values() and SHARED_FIXTURES.get(file) != name:
+        pytest.fail(f"Add {file} to SHARED_FIXTURES in tests/conftest.py: it uses {name}", pytrace=False)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesPerWorker:
     # `--dist loadgroup` does not work: pytest-xdist 3.8 puts the group into a private field that pytest 9.2 ignores.

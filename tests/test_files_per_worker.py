@@ -5,9 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import SHARED_FIXTURES
 from training.settings import ROOT
 
 CONFTEST = """
@@ -85,12 +82,3 @@ def test_killed_workers_lose_one_test_each(tmp_path: Path) -> None:
     assert tests == sorted(f"test_{name}.py::{test}" for name, test in written)
     workers = {test: worker for worker, test in lines}
     assert workers["test_c.py::test_3"] == workers["test_d.py::test_1"]
-
-
-def test_files_that_use_a_shared_fixture_run_in_its_worker(request: pytest.FixtureRequest) -> None:
-    """Else another worker makes it once more, such as a second step server."""
-    for item in request.session.items:
-        assert isinstance(item, pytest.Function)
-        file = item.nodeid.partition("::")[0]
-        shared = {"step_server", "spark_url"}.intersection(item.fixturenames)
-        assert shared <= {SHARED_FIXTURES.get(file)}, f"Add {file} to SHARED_FIXTURES in tests/conftest.py"
