@@ -25,7 +25,7 @@ def draw(folder: Path, charts: Iterable[Chart]) -> None:
         # To lay out is to draw everything twice more. Names and large numbers need more room than there is beside axes.
         curves = all(isinstance(part, Line) for part in chart.parts)
         figure = Figure(figsize=(6.4, 4.8), dpi=110, layout=None if curves else "constrained")
-        axes = figure.add_subplot(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+        axes = figure.add_subplot(title=_as_it_is(chart.title), xlabel=_as_it_is(chart.x), ylabel=_as_it_is(chart.y))
         for part in chart.parts:
             _add(part, axes)
         if chart.logarithmic:
@@ -35,6 +35,11 @@ def draw(folder: Path, charts: Iterable[Chart]) -> None:
         figure.savefig(folder / f"{chart.name}.png")
 
 
+def _as_it_is(name: str) -> str:
+    """A name of a class or a column may have dollars. matplotlib would read what is between two as a formula."""
+    return name.replace("$", r"\$")
+
+
 @singledispatch
 def _add(part: object, axes: Axes) -> None:
     raise TypeError(f"Cannot draw a {type(part).__name__}")
@@ -42,7 +47,7 @@ def _add(part: object, axes: Axes) -> None:
 
 @_add.register
 def _line(part: Line, axes: Axes) -> None:
-    axes.plot(part.x, part.y, label=part.label or None, **_STYLES[part.style])
+    axes.plot(part.x, part.y, label=_as_it_is(part.label) or None, **_STYLES[part.style])
 
 
 @_add.register
@@ -50,8 +55,8 @@ def _grid(part: Grid, axes: Axes) -> None:
     """Each row in the shades of its own shares, so that a rare class can be seen."""
     shares = part.counts / part.counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(part.columns)), part.columns)
-    axes.set_yticks(range(len(part.rows)), part.rows)
+    axes.set_xticks(range(len(part.columns)), map(_as_it_is, part.columns))
+    axes.set_yticks(range(len(part.rows)), map(_as_it_is, part.rows))
     for (row, column), count in _each(part):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
@@ -70,7 +75,7 @@ def _cloud(part: Cloud, axes: Axes) -> None:
 @_add.register
 def _bars(part: Bars, axes: Axes) -> None:
     ranked = sorted(zip(part.names, part.values, strict=True), key=lambda bar: bar[1])
-    axes.barh([name for name, _ in ranked], [value for _, value in ranked])
+    axes.barh([_as_it_is(name) for name, _ in ranked], [value for _, value in ranked])
 
 
 @_add.register
