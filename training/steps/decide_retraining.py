@@ -128,7 +128,7 @@ def _lost(before: list[Entry], lake: Lake, spec: ModelSpec) -> list[str]:
     when, backfill = f"{before[0].at:%Y-%m-%d %H:%M} UTC", f"{spec.source.name}_backfill"
     return [
         f"The lake has lost {' and '.join(lost)}, which the monitoring run of {when} has read: it was restored from an "
-        f"older copy. To take in again what landed since, trigger {backfill}"
+        f"older copy. To ingest again what landed since, trigger {backfill}"
     ]
 
 

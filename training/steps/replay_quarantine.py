@@ -36,7 +36,7 @@ from training.domain.partitions import ingest_application, replayed_application
 from training.domain.quarantine import DELIVERED, QUARANTINE_SCHEMA
 from training.domain.restored_rows import composed_schema, restored, value_of
 from training.settings import StateSettings
-from training.steps.ingest import take_in_again
+from training.steps.ingest import ingest_again
 from training.workspace import CORRECTIONS, REPLAYS, share
 
 log = logging.getLogger("perennial")
@@ -217,7 +217,7 @@ class _Replay:
         inputs = IngestInputs(
             source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(folder / _ROWS)
         )
-        result = take_in_again(inputs, self.settings, kept, state.delivered)
+        result = ingest_again(inputs, self.settings, kept, state.delivered)
         return state.quarantined - len(self._quarantined(partition)), result.affected
 
     def _is_mine(self, partition: str, state: _Composed) -> bool:

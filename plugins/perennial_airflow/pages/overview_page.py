@@ -12,7 +12,7 @@ from training.contract.life import Measured, Overview
 #: Rows of a page.
 ROWS = 100
 #: Level → how it is called, in the order of the rows.
-LEVELS: dict[Level, str] = {"bad": "Failing", "attention": "Look", "good": "Good", "none": "Not in service"}
+LEVELS: dict[Level, str] = {"bad": "Failing", "attention": "Needs attention", "good": "Good", "none": "Not in service"}
 #: Of a sparkline, in pixels.
 _WIDTH, _HEIGHT = 120, 28
 

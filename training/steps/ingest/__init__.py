@@ -53,7 +53,7 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
         return _Ingest(inputs, settings, Path(scratch)).run()
 
 
-def take_in_again(inputs: IngestInputs, settings: StateSettings, kept: pa.Table, delivered: int) -> IngestResult:
+def ingest_again(inputs: IngestInputs, settings: StateSettings, kept: pa.Table, delivered: int) -> IngestResult:
     """Ingest a partition from a file that a replay of its quarantined rows has composed.
 
     `kept`: rows of QUARANTINE_SCHEMA that stay in quarantine whatever the rules say. `delivered`: the fingerprint of
