@@ -22,16 +22,18 @@ _STYLES: dict[str, dict[str, Any]] = {
 def draw(folder: Path, charts: Iterable[Chart]) -> None:
     """Write `<name>.png` of each chart into `folder`."""
     for chart in charts:
-        # To lay out is to draw everything twice more. Names and large numbers need more room than there is beside axes.
-        curves = all(isinstance(part, Line) for part in chart.parts)
-        figure = Figure(figsize=(6.4, 4.8), dpi=110, layout=None if curves else "constrained")
-        axes = figure.add_subplot(title=_as_it_is(chart.title), xlabel=_as_it_is(chart.x), ylabel=_as_it_is(chart.y))
+        figure = Figure(figsize=(6.4, 4.8), dpi=110)
+        axes = figure.add_subplot(xlabel=_as_it_is(chart.x), ylabel=_as_it_is(chart.y))
+        # Without `y`, matplotlib looks for ticks above the axes, which takes a sixth of the time of a chart.
+        axes.set_title(_as_it_is(chart.title), y=1.0)
         for part in chart.parts:
             _add(part, axes)
         if chart.logarithmic:
             axes.set(xscale="log", yscale="log")
         if any(isinstance(part, Line) and part.label for part in chart.parts):
             axes.legend()
+        if not all(isinstance(part, Line) for part in chart.parts):  # Names need more room than there is beside axes.
+            figure.tight_layout()
         figure.savefig(folder / f"{chart.name}.png")
 
 
