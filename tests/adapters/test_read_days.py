@@ -81,9 +81,9 @@ def test_predictions_since_a_moment(lake: Lake, spec: ModelSpec) -> None:
 def test_events_of_some_days(lake: Lake, spec: ModelSpec) -> None:
     version = lake.version(EVENTS)
     assert version is not None
-    before = Events(lake, spec, version).within(WANTED)
+    before = Events(lake, spec.source, version).within(WANTED)
     assert spoil(lake, EVENTS, WANTED) == DAYS - len(WANTED)
-    pd.testing.assert_frame_equal(Events(lake, spec, version).within(WANTED), before)
+    pd.testing.assert_frame_equal(Events(lake, spec.source, version).within(WANTED), before)
 
 
 def test_another_day_would_fail(lake: Lake, spec: ModelSpec) -> None:
