@@ -135,6 +135,11 @@ class Events:
         found: pd.Series = as_exact_pandas(first).set_index(entity)[f"{self._time}_min"]
         return found
 
+    def ids_of(self, entity: str, value: Any) -> set[Any]:
+        """The ids of the events that have `value` in the column `entity`."""
+        name = self.source.id_column
+        return set(self._scan().to_table([name], filter=ds.field(entity) == value)[name].to_pylist())
+
     def entity_days(self, entity: str, entities: Collection[Any], days: Days) -> "pd.DataFrame":
         """On which of `days` each of these `entities`, values of the column `entity`, had events: a row for each such
         pair, with the columns `entity` and `day`.
