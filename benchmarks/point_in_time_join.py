@@ -84,7 +84,7 @@ def measured(join: str, home: Path, values: Path) -> dict[str, float]:
     versions = lake.versions("events", *spec.source.entities)
     days = covered(lake, spec.source, "events", versions["events"])
     assert days is not None, f"No payments in {settings.lake}"
-    rows = Events(lake, spec, versions["events"]).within(days)
+    rows = Events(lake, spec.source, versions["events"]).within(days)
     cpu, wall = time.process_time(), time.perf_counter()
     if join == "ours":
         made: pd.DataFrame = Features(settings, spec).historical(rows, versions).iloc[:, rows.shape[1] :]

@@ -148,7 +148,8 @@ def _read_features(folder: Path, day: date, rows: int) -> None:
     lake = Lake(settings.lake, SOURCE, MODEL)
     versions = lake.versions(*spec.source.tables)
     features = BatchFeatures(settings, spec, OnnxModel.load(folder / "served").metadata, versions)
-    parts = Events(lake, spec, versions[EVENTS]).of_partition(str(day), None, ScoringSpec(when=NEW_DATA).batch_rows)
+    events = Events(lake, spec.source, versions[EVENTS])
+    parts = events.of_partition(str(day), None, ScoringSpec(when=NEW_DATA).batch_rows)
     assert sum(len(features.joined.of(part, features.found(part))[0]) for part in parts) == rows
 
 

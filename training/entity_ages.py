@@ -21,7 +21,7 @@ def entity_ages(lake: Lake, spec: ModelSpec, version: int, rows: "pd.DataFrame",
     Only the events of LOOK_BACK before the days are read, and two columns of them. Raises InputError when the `version`
     of the events is gone.
     """
-    known, events = covered(lake, spec.source, EVENTS, version), Events(lake, spec, version)
+    known, events = covered(lake, spec.source, EVENTS, version), Events(lake, spec.source, version)
     if known is None:
         return {}
     read, row_days = Days(start=days.start - LOOK_BACK, end=days.end), event_days(rows[spec.source.events.time_column])

@@ -86,6 +86,10 @@ def preload() -> OwnCode:
     # This module has been loaded as __main__.
     own = OwnCode("training", programs=frozenset({"training.forkserver"}))
     own.load()
+    import torch
+
+    # torch imports much of itself for the first optimizer of a process, for seconds.
+    torch.optim.AdamW([torch.zeros(1)])
     # A library may have set up logging; then the setup of a step would have no effect.
     logging.root.handlers.clear()
     gc.collect()

@@ -68,7 +68,7 @@ class HoldoutColumns:
         """
         entities, times = self.values(entity), pd.Series(self.rows.times[self.keep])
         version = self.dataset.manifest.table_versions[EVENTS]
-        first = Events(self.lake, self.spec, version).first_seen(entity, entities.dropna().unique())
+        first = Events(self.lake, self.spec.source, version).first_seen(entity, entities.dropna().unique())
         seen = pd.to_datetime(entities.map(first), utc=True).dt.tz_localize(None)
         days: pd.Series = (times - seen) / pd.Timedelta(days=1)
         if unknown := int(days.isna().sum() - entities.isna().sum()):

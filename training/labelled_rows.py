@@ -43,7 +43,7 @@ def _days(times: pd.Series) -> set[date]:
 
 def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> None:
     """Events must reach back to the training window's first day."""
-    events = Events(lake, spec, versions[EVENTS])
+    events = Events(lake, spec.source, versions[EVENTS])
     start = chosen.train.start
     if not events.any_before(start + timedelta(days=1)):
         first = events.first()
@@ -57,7 +57,7 @@ def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen:
 
 def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, days: set[date]) -> None:
     """Each of the `days` needs feature rows: without them all would train on defaults and nobody would notice."""
-    events = Events(lake, spec, versions[EVENTS])
+    events = Events(lake, spec.source, versions[EVENTS])
     for table in spec.source.entities:
         if missing := FeatureDays(lake, table, versions[table]).lacking(days, events):
             raise DataContractError(
@@ -73,7 +73,7 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     """
     event_time, identity = spec.source.events.time_column, spec.source.id_column
     window = Days(start=chosen.train.start, end=chosen.holdout.end)
-    events = Events(lake, spec, versions[EVENTS]).within(window)
+    events = Events(lake, spec.source, versions[EVENTS]).within(window)
     known = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, events[identity])
     reported = decided(events, known, spec, midnight(as_of))
     # An event that has no label by design lacks no report.

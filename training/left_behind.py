@@ -16,6 +16,7 @@ from training.adapters.replicas import Replicas
 from training.contract.errors import ConfigError, StepError
 from training.contract.model_spec import load_model_spec, models_of
 from training.contract.source_spec import SourceSpec, load_source_spec
+from training.domain.arrow_types import feed_schema
 from training.domain.forgetting import Entity, look_alikes, matcher, quarantined
 from training.domain.sql_names import quoted
 from training.settings import StateSettings
@@ -135,7 +136,8 @@ def _look_alikes(spec: SourceSpec, entity: Entity, settings: StateSettings) -> I
     lake = Lake(settings.lake, spec.name)
     if isinstance(entity.value, int) or lake.version(EVENTS) is None:
         return
-    values = lake.scan(EVENTS).to_table([entity.column])[entity.column].unique().drop_null().to_pylist()
+    events = lake.scan(EVENTS, columns=feed_schema(spec.events)).to_table([entity.column])
+    values = events[entity.column].unique().drop_null().to_pylist()
     if count := look_alikes(values, entity):
         how = "in upper and lower case, spaces or the form of Unicode characters alone"
         yield f"{count} values of {entity.column} differ from this one {how}: if they are the person, {_AGAIN} for each"

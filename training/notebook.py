@@ -176,7 +176,7 @@ def _events(spec: ModelSpec, snapshot: Snapshot, days: int, settings: StateSetti
     source = spec.source
     lake, versions = Lake(settings.lake, source.name, spec.name), snapshot.table_versions
     assert snapshot.as_of is not None
-    events = Events(lake, spec, versions[EVENTS]).within(Days.ending(snapshot.as_of, days))
+    events = Events(lake, spec.source, versions[EVENTS]).within(Days.ending(snapshot.as_of, days))
     known = Labels(lake, spec, versions.get(spec.label_spec.feed)).known_at(snapshot.as_of, events[source.id_column])
     found = events.merge(known[[source.id_column, LABEL, REPORTED_AT]], on=source.id_column, how="left")
     found = found.rename(columns={LABEL: spec.label})

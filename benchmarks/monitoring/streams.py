@@ -83,7 +83,7 @@ class Streams:
             Pipeline(settings).ingest(source, files)
             lake = Lake(settings.lake, source, spec.name)
             versions = lake.versions(EVENTS, spec.label_spec.feed, *spec.source.entities)
-            events = Events(lake, spec, versions[EVENTS]).within(days)
+            events = Events(lake, spec.source, versions[EVENTS]).within(days)
             events = events.sort_values(spec.source.id_column, ignore_index=True)
             horizon = reported.end + timedelta(days=1)
             known = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(horizon, events[spec.source.id_column])

@@ -205,7 +205,7 @@ def test_a_null_beside_large_ids_does_not_bend_them(tmp_path: Path) -> None:
     put(settings, events.assign(customer_id=ids.where(events.index % 7 != 0)), labels)
     versions = compute(settings, 0, 11)
     rows = rows_of(settings, "customer_features").set_index(["customer_id", "day"])["customer_count_7d"]
-    read = Events(Lake(settings.lake, SOURCE, MODEL), spec, versions["events"]).within(Days(start=day(5), end=day(10)))
+    read = Events(Lake(settings.lake, SOURCE), spec.source, versions["events"]).within(Days(start=day(5), end=day(10)))
     assert read["customer_id"].isna().any()
     found = Features(settings, spec).historical(read, versions)
     keys = zip(read["customer_id"], read["event_time"].dt.date, strict=True)

@@ -14,11 +14,13 @@ import pytest
 
 from tests.feature_repo.payments_and_features import MODEL, day, midnight, payments
 from tests.steps.prediction_tables import prediction_table
+from training.adapters.feed_table import FeedTable
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.logged_predictions import Predictions
 from training.adapters.tables import Events
 from training.contract.base import Days
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.arrow_types import feed_schema
 from training.settings import Settings
 
 DAYS = 12
@@ -81,9 +83,27 @@ def test_predictions_since_a_moment(lake: Lake, spec: ModelSpec) -> None:
 def test_events_of_some_days(lake: Lake, spec: ModelSpec) -> None:
     version = lake.version(EVENTS)
     assert version is not None
-    before = Events(lake, spec, version).within(WANTED)
+    before = Events(lake, spec.source, version).within(WANTED)
     assert spoil(lake, EVENTS, WANTED) == DAYS - len(WANTED)
-    pd.testing.assert_frame_equal(Events(lake, spec, version).within(WANTED), before)
+    pd.testing.assert_frame_equal(Events(lake, spec.source, version).within(WANTED), before)
+
+
+def test_events_of_a_partition(lake: Lake, spec: ModelSpec) -> None:
+    columns = feed_schema(spec.source.events)
+    before = pa.concat_tables(FeedTable(lake, EVENTS).of_partition(str(WANTED.start), columns))
+    assert spoil(lake, EVENTS, Days(start=WANTED.start, end=day(6))) == DAYS - 1
+    assert pa.concat_tables(FeedTable(lake, EVENTS).of_partition(str(WANTED.start), columns)) == before
+    assert before.num_rows > 0
+
+
+def test_values_of_other_partitions(lake: Lake, spec: ModelSpec) -> None:
+    """By the statistics of the files."""
+    times = midnight(5), midnight(8) - timedelta(microseconds=1)
+    assert spoil(lake, EVENTS, WANTED) == DAYS - len(WANTED)
+    found = pa.Table.from_batches(FeedTable(lake, EVENTS).elsewhere(str(day(6)), "event_time", *times))
+    assert set(found["partition"].to_pylist()) == {str(day(5)), str(day(7))}
+    assert not [*FeedTable(lake, EVENTS).elsewhere(str(day(6)), "no_such_column", 0, 1)]
+    assert not [*FeedTable(lake, "labels").elsewhere(str(day(6)), "transaction_id", 0, 1)]
 
 
 def test_another_day_would_fail(lake: Lake, spec: ModelSpec) -> None:

@@ -24,7 +24,7 @@ DAYS = Days(start=day(2), end=day(7))
 def test_events(name: str, settings: Settings, request: pytest.FixtureRequest) -> None:
     engine, spec = engine_of(name, request), load_model_spec(MODEL)
     version = put(settings, *payments(9))["events"]
-    reader = Events(Lake(settings.lake, SOURCE, MODEL), spec, version)
+    reader = Events(Lake(settings.lake, SOURCE), spec.source, version)
     everything = reader.within(DAYS)
     found = reader.sampled(DAYS, 20, 5, engine)
     assert len(everything) > 60 > len(found) == 20

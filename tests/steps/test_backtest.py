@@ -239,7 +239,7 @@ class _LiveLoop:
         number = -2 if earlier and days.start in self._promoted and len(self.models) > 1 else -1
         version, model = self.models[number]
         versions = self.lake.versions("events", *self.spec.source.entities)
-        rows = Events(self.lake, self.spec, versions["events"]).within(days)
+        rows = Events(self.lake, self.spec.source, versions["events"]).within(days)
         made = Features(self.settings, self.spec).historical(rows, versions)
         columns = model.metadata.columns
         scores = model.score(encoded({column.name: made[column.name].to_numpy() for column in columns}, columns))

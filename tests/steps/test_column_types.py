@@ -103,7 +103,7 @@ def test_a_type_keeps_every_value(settings: Settings, tmp_path: Path, name: str,
     result = deliveries.deliver(rows, str(DAY))
     assert result.rows_quarantined == 0
     version, days = result.table_versions[EVENTS], Days.ending(DAY + timedelta(days=1), 1)
-    read = Events(deliveries.lake, spec, version).within(days).sort_values("transaction_id")
+    read = Events(deliveries.lake, spec.source, version).within(days).sort_values("transaction_id")
     assert same([plain(value) for value in read["x"]], values)
 
     schema = RequestSchema(spec)

@@ -288,7 +288,7 @@ def test_logged_outputs_are_compared_with_those_of_the_holdout(
     shutil.copytree(world.settings.home, settings.home)
     settings = Settings(home=settings.home, tracking_uri=world.settings.tracking_uri)
     spec, lake = load_model_spec(MODEL), Lake(settings.lake, "card_payments", MODEL)
-    events = Events(lake, spec, lake.version("events") or 0).within(Days.ending(QUIET, 7))
+    events = Events(lake, spec.source, lake.version("events") or 0).within(Days.ending(QUIET, 7))
     champion = Registry(settings.tracking_uri).get(MODEL, 1)
     [scores] = OnnxModel.load(served_artifact(settings, champion)).metadata.holdout_outputs.values()
     answers = np.resize(np.random.default_rng(0).permutation(np.array(scores, float)), len(events))

@@ -374,3 +374,12 @@ def test_killed_while_rows_go_it_ends_the_work(place: Settings, monkeypatch: pyt
     run(place, person)
     assert set(rows_of(place, person).values()) == {0}
     assert lake.scan("labels").count_rows(filter=pc.field("transaction_id").isin(ids)) == 0
+
+
+def test_events_that_lack_the_column_are_found_by_the_ids_of_an_older_version(place: Settings) -> None:
+    lake = Lake(place.lake, SOURCE)
+    events = lake.scan("events").to_table()
+    mine = events.filter(pc.field("terminal_id") == 1).num_rows
+    lake.overwrite("events", events.drop_columns(["terminal_id"]), ["partition"])
+    planned = forget.run(ForgetInputs(source=SOURCE, entity="terminal_id=1", dry_run=True), place)
+    assert planned.removed["events"] == mine > 0

@@ -154,7 +154,7 @@ def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tm
     log_all(settings, spec, events)
     lake = Lake(settings.lake, SOURCE, MODEL)
     known = tables.Labels(lake, spec, versions["labels"]).known_at(day(AS_OF))
-    of_days = tables.Events(lake, spec, versions["events"]).within(SPANS)
+    of_days = tables.Events(lake, spec.source, versions["events"]).within(SPANS)
     assert known_before(events, known, of_days, spec).any()
     assert in_performance(settings, spec, events)
     assert len(in_evidence(settings, spec)) == len(events)

@@ -50,36 +50,44 @@ class Events:
     """Raises InputError when the version does not exist; so do all readers here."""
 
     lake: Lake
-    spec: ModelSpec
+    source: SourceSpec
     version: int
 
     @property
     def _time(self) -> str:
-        return self.spec.source.events.time_column
+        return self.source.events.time_column
 
     def _scan(self) -> ds.FileSystemDataset:
         # A column that the spec has got since is null until events have landed with it.
-        return self.lake.scan(EVENTS, self.version, feed_schema(self.spec.source.events))
+        return self.lake.scan(EVENTS, self.version, feed_schema(self.source.events))
 
     def within(self, days: Days, columns: Collection[str] | None = None) -> "pd.DataFrame":
         """The events of `days`, with these `columns` (None: all of the spec), in no order."""
-        wanted = list(columns or self.spec.request_columns)
+        wanted = list(columns or self.source.request_columns)
         rows = self._scan().to_table(list(dict.fromkeys(wanted)), filter=_within(self._time, days))
         found: pd.DataFrame = as_exact_pandas(rows)
         return found
 
     def sampled(self, days: Days, maximum: int, seed: int, engine: FeatureEngine) -> "pd.DataFrame":
         """At most `maximum` of the events of `days`, with the columns of the spec, by id; `engine` draws them."""
-        rows = LakeRows(self.lake.uri(EVENTS), self._scan(), self._time, midnight(days.start), midnight(days.end))
-        identity, columns = self.spec.source.id_column, list(self.spec.request_columns)
-        drawn = engine.execute(sample_sql(EVENTS, columns, quoted(identity), maximum, seed), {}, {EVENTS: rows})
+        identity, columns = self.source.id_column, list(self.source.request_columns)
+        sql = sample_sql(EVENTS, columns, quoted(identity), maximum, seed)
+        drawn = engine.execute(sql, {}, {EVENTS: self.relation(days)})
         found: pd.DataFrame = as_exact_pandas(drawn.select(columns)).sort_values(identity, ignore_index=True)
         return found
+
+    def thinned(self, days: Days, maximum: int) -> pa.Table:
+        """All columns of the events of `days`; when these are more than `maximum`, of every n-th one."""
+        columns, wanted = feed_schema(self.source.events).names, _within(self._time, days)
+        every = max(1, -(-self._scan().count_rows(filter=wanted) // maximum))
+        scanner = self._scan().scanner(columns=columns, filter=wanted)
+        kept = [batch.take(pa.array(range(0, batch.num_rows, every))) for batch in scanner.to_batches()]
+        return pa.Table.from_batches(kept, scanner.projected_schema)
 
     def of_partition(self, partition: str, since: date | None, rows: int) -> Iterator[pa.Table]:
         """The events of a partition from `since` on (None: all), at most `rows` at a time, with the columns of the spec
         in their types."""
-        schema = feed_schema(self.spec.source.events)
+        schema = feed_schema(self.source.events)
         held: list[pa.RecordBatch] = []
         for batch in self._partition(partition, since, schema.names, rows):
             if held and sum(each.num_rows for each in held) + batch.num_rows > rows:
@@ -89,10 +97,11 @@ class Events:
         if held:
             yield pa.Table.from_batches(held).cast(schema)
 
-    def relation(self, partition: str, days: Days, since: date | None) -> LakeRows:
-        """The events of a partition, which lie in `days`, from `since` on (None: all), for an engine."""
+    def relation(self, days: Days, partition: str | None = None, since: date | None = None) -> LakeRows:
+        """The events of `days` from `since` on (None: all), of `partition` (None: of any), for an engine."""
         start, uri = max(days.start, since or days.start), self.lake.uri(EVENTS)
-        return LakeRows(uri, self._scan(), self._time, midnight(start), midnight(days.end), {PARTITION: partition})
+        within = {} if partition is None else {PARTITION: partition}
+        return LakeRows(uri, self._scan(), self._time, midnight(start), midnight(days.end), within)
 
     def days_of_partition(self, partition: str, since: date | None) -> set[date]:
         """The days on which it has events from `since` on (None: all)."""
@@ -125,6 +134,11 @@ class Events:
         first = rows.group_by(entity).aggregate([(self._time, "min")])
         found: pd.Series = as_exact_pandas(first).set_index(entity)[f"{self._time}_min"]
         return found
+
+    def ids_of(self, entity: str, value: Any) -> set[Any]:
+        """The ids of the events that have `value` in the column `entity`."""
+        name = self.source.id_column
+        return set(self._scan().to_table([name], filter=ds.field(entity) == value)[name].to_pylist())
 
     def entity_days(self, entity: str, entities: Collection[Any], days: Days) -> "pd.DataFrame":
         """On which of `days` each of these `entities`, values of the column `entity`, had events: a row for each such
@@ -285,20 +299,20 @@ class FeatureDays:
         """
         if not days:
             return []
-        found = sorted(set(days) - self.within(min(days), max(days)))
+        found = sorted(set(days) - self.within(Days(start=min(days), end=max(days) + timedelta(days=1))))
         if not found:
             return []
-        source = events.spec.source
+        source = events.source
         label = source.features.tables[self.table].label
         back, delay = source.history_of(self.table), source.labels[label].delay_days if label else 0
         filled = events.days(found[0] - timedelta(days=back), found[-1])
         return [day for day in found if any(day - timedelta(days=n) in filled for n in range(delay + 1, back + 1))]
 
-    def within(self, first: date, last: date) -> set[date]:
-        """The days from `first` to `last`, both in, that have rows."""
+    def within(self, days: Days) -> set[date]:
+        """Those of `days` that have rows."""
         if self.version is None:
             return set()
-        inside = (ds.field("day") >= first) & (ds.field("day") <= last)
+        inside = (ds.field("day") >= days.start) & (ds.field("day") < days.end)
         rows = self.lake.scan(self.table, self.version).to_table(["day"], filter=inside)
         return set(pc.unique(rows["day"]).to_pylist())
 

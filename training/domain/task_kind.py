@@ -120,7 +120,7 @@ class ServedTask(ABC):
         """The content of `task` in the artifact, with `kind`."""
 
 
-class Scored(ABC):
+class Scored:
     """Scores of the rows of an evaluation set, measured on all of them or on bootstrap samples."""
 
     def __init__(self, truth: EvaluationSet, scores: np.ndarray, metrics: Sequence[str]) -> None:
@@ -130,9 +130,13 @@ class Scored(ABC):
             problem = f"The scores have shape {self.values.shape} for {len(truth.labels)} rows, or are not all finite"
             raise DataContractError(problem, hint="Score every row, with a model that reproduces its golden rows.")
 
-    @abstractmethod
     def value(self, metric: str, sample: Sample | None = None) -> float:
-        """One metric. NaN where it is not defined, such as for a sample without a positive row."""
+        """One metric: by default what the method `_<metric>` makes of the rows' weights [n].
+
+        NaN where it is not defined, such as for a sample without a positive row.
+        """
+        measured: float = getattr(self, f"_{metric}")((sample or self.truth.whole).entity_weights)
+        return measured
 
     #: What `losses` are.
     loss: ClassVar[str] = ""

@@ -136,7 +136,7 @@ def _named(
 ) -> dict[str, Days]:
     """Every window to train on that history is long enough for."""
     names = spec.training.windows
-    first = Events(lake, spec, versions[EVENTS]).first() if names else None
+    first = Events(lake, spec.source, versions[EVENTS]).first() if names else None
     return dict(named_windows(chosen.train, names, first.date() if first else None, change))
 
 

@@ -83,7 +83,7 @@ def _current_events(
     lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days, settings: StateSettings
 ) -> "pd.DataFrame":
     maximum, engine = spec.monitoring.maximum_rows, engine_of(settings)
-    rows = Events(lake, spec, versions[EVENTS]).sampled(window, maximum, spec.training.seed, engine)
+    rows = Events(lake, spec.source, versions[EVENTS]).sampled(window, maximum, spec.training.seed, engine)
     at_most = f", at most {maximum}" if len(rows) == maximum else ""
     log.info("%d events in %s%s (%s version %d)", len(rows), window, at_most, lake.uri(EVENTS), versions[EVENTS])
     return rows

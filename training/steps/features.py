@@ -19,15 +19,14 @@ import pyarrow.dataset as ds
 
 from training.adapters.feature_query import FeatureQueries
 from training.adapters.lake import EVENTS, Lake
-from training.adapters.tables import feeds_read, reports_relation
+from training.adapters.tables import Events, FeatureDays, feeds_read, reports_relation
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.delta_reader import Span
 from training.domain import feature_inputs
-from training.domain.arrow_types import feed_schema
-from training.domain.feature_engine import LakeRows, Relation
+from training.domain.feature_engine import Relation
 from training.domain.identity import definition_number
 from training.settings import StateSettings
 
@@ -77,7 +76,7 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
             if inputs.days is None:
                 continue
             days, happened = inputs.days, feeds.happened(table, inputs.days)
-            if happened is None and not _has_rows(lake, table, days):
+            if happened is None and not FeatureDays(lake, table, lake.version(table)).within(days):
                 continue
             found = _computed(queries, table, happened, feeds) if happened else columns.empty_table()
             where = f"day >= '{days.start}' AND day < '{days.end}'"
@@ -122,7 +121,7 @@ class _Happened(NamedTuple):
 class _Feeds:
     """The feeds at their pinned versions."""
 
-    events: ds.FileSystemDataset
+    events: Events
     lake: Lake
     spec: SourceSpec
     versions: TableVersions
@@ -132,14 +131,8 @@ class _Feeds:
     @classmethod
     def pinned(cls, lake: Lake, spec: SourceSpec, versions: TableVersions) -> "_Feeds":
         log.info("Reading %s version %d", lake.uri(EVENTS), versions[EVENTS])
-        # The SQL may name a column that the spec has got since, of which no file has landed yet.
-        events = lake.scan(EVENTS, versions[EVENTS], feed_schema(spec.events))
         tables = tuple(lake.identity(feed) for feed in spec.feeds if feed in versions)
-        return cls(events, lake, spec, versions, tables)
-
-    @property
-    def _time(self) -> str:
-        return self.spec.events.time_column
+        return cls(Events(lake, spec, versions[EVENTS]), lake, spec, versions, tables)
 
     def of(self, days: Days, table: str) -> dict[str, Relation]:
         """Feed → its rows that can matter to the rows of `table` on `days`. SQL by hand may read any feed."""
@@ -149,7 +142,7 @@ class _Feeds:
             back = self.spec.history_of(table)
             feeds = [] if declared.label is None else [self.spec.label(declared.label).feed]
         since, versions = days.start - timedelta(days=back), self.versions
-        events = LakeRows(self.lake.uri(EVENTS), self.events, self._time, midnight(since), midnight(days.end))
+        events = self.events.relation(Days(start=since, end=days.end))
         reports = {
             feed: reports_relation(self.lake, self.spec, feed, versions.get(feed), events, since, days.end)
             for feed in feeds
@@ -197,7 +190,7 @@ class _Feeds:
 
     @cached_property
     def _spans(self) -> list[Span]:
-        return self.lake.spans(EVENTS, self._time, self.versions[EVENTS])
+        return self.lake.spans(EVENTS, self.spec.events.time_column, self.versions[EVENTS])
 
 
 def _checked_columns(
@@ -227,11 +220,6 @@ def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, feeds: 
     ]
     history_days = feeds.spec.history_of(table)
     return definition_number(queries.tokens(table), types, history_days, feeds.tables, *implied)
-
-
-def _has_rows(lake: Lake, table: str, days: Days) -> bool:
-    day = ds.field("day")
-    return lake.scan(table).count_rows(filter=(day >= days.start) & (day < days.end)) > 0
 
 
 def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days, feeds: list[str]) -> None:

@@ -25,6 +25,7 @@ from training.adapters.registry.retention import (
     registered_models,
     table_versions,
 )
+from training.adapters.tables import Events
 from training.contract.errors import DataContractError, StepError
 from training.contract.messages import ForgetInputs, ForgetResult
 from training.contract.model_spec import models_of, source_of
@@ -129,9 +130,9 @@ class _Forget:
         """The ids of the person's events: of the newest version, of those that are needed, of quarantine."""
         name = self.spec.id_column
         found = ids_of(texts, self.entity, name, number=pa.types.is_integer(self.events.field(name).type))
-        if self._has(EVENTS):
-            for number in [None, *sorted(number for table, number in holding if table == EVENTS)]:
-                found |= set(self.lake.scan(EVENTS, number).to_table([name], filter=self.mine)[name].to_pylist())
+        if (newest := self.lake.version(EVENTS)) is not None:
+            for number in sorted({newest, *(number for table, number in holding if table == EVENTS)}):
+                found |= Events(self.lake, self.spec, number).ids_of(self.entity.column, self.entity.value)
         return found - {None}
 
     def _predicates(self, ids: set[Any], texts: list[str]) -> dict[str, list[str]]:

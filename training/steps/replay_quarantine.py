@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training import storage
+from training import atomic, storage
+from training.adapters.feed_table import FeedTable
 from training.adapters.lake import QUARANTINE, Lake
 from training.adapters.landing import open_landed
 from training.adapters.ledger import Ledger
@@ -135,20 +136,15 @@ class _Replay:
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(kept, QUARANTINE_SCHEMA), folder / _KEPT)
         schema = composed_schema(self.feed).with_metadata({_STATE: json.dumps(asdict(state))})
-        draft = folder / f".{_ROWS}"
-        with pq.ParquetWriter(draft, schema) as writer:
+        with atomic.replacing(folder / _ROWS) as draft, pq.ParquetWriter(draft, schema) as writer:
             for batch in self._accepted(partition):
                 writer.write_table(batch.append_column(DELIVERED, pa.nulls(batch.num_rows, pa.string())).cast(schema))
             writer.write_table(pa.concat_tables([rows, corrected]).cast(schema))
-        draft.replace(folder / _ROWS)
         share(self.settings, folder)
 
     def _accepted(self, partition: str) -> Iterator[pa.Table]:
         """The rows of the partition in the lake."""
-        schema = feed_schema(self.feed)
-        stored = self.lake.scan(self.inputs.feed, columns=schema)
-        for batch in stored.scanner(columns=schema.names, filter=pc.field(PARTITION) == partition).to_batches():
-            yield pa.Table.from_batches([batch]).cast(schema)
+        return FeedTable(self.lake, self.inputs.feed).of_partition(partition, feed_schema(self.feed))
 
     def _corrected(self, partition: str, quarantined: list[dict[str, str]]) -> pa.Table:
         """The corrected rows. Those that an earlier run has put into the lake are left out."""

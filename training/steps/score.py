@@ -123,7 +123,8 @@ class _ToDo:
             for table in self.spec.source.entities
             if table in versions
         ]
-        return Events(lake, self.spec, min([versions[EVENTS], *(each[EVENTS] for each in read if EVENTS in each)]))
+        known = [each[EVENTS] for each in read if EVENTS in each]
+        return Events(lake, self.spec.source, min([versions[EVENTS], *known]))
 
     @property
     def since(self) -> date | None:
@@ -238,7 +239,7 @@ class _Scorer:
         engine = self._features.engine
         parts: Iterator[Iterable[pa.RecordBatch]]
         if isinstance(engine, RemoteEngine):
-            rows = events.relation(partition.name, partition.days, since)
+            rows = events.relation(partition.days, partition.name, since)
             parts = _grouped(self._scored_by(engine, rows, partition.days, answered, counts), self._batch_rows)
         else:
             tables = events.of_partition(partition.name, since, self._batch_rows)

@@ -81,6 +81,7 @@ def fetch(client: "MlflowClient", run_id: str, path: str, to: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f"{to.name}.") as temporary:
         uri = _uri(client, run_id, path)
+        # MLflow names the copy as the artifact.
         os.rename(download_artifacts(uri, dst_path=temporary, tracking_uri=client.tracking_uri), to)
 
 

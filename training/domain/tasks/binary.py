@@ -80,11 +80,9 @@ class ScoredBinary(Scored):
         self._ranked = Ranked(truth.labels, self.values)
 
     def value(self, metric: str, sample: Sample | None = None) -> float:
-        sample = sample or self.truth.whole
         if metric == "precision_at_k":
-            return self._daily.precision(self._k, sample)
-        measured: float = getattr(self, f"_{metric}")(sample.entity_weights)
-        return measured
+            return self._daily.precision(self._k, sample or self.truth.whole)
+        return super().value(metric, sample)
 
     @cached_property
     def _daily(self) -> DailyEntities:

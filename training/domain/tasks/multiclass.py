@@ -13,7 +13,6 @@ from training.contract.registries import TASKS
 from training.contract.tasks import REJECT, MulticlassTask
 from training.domain.charts import Chart, Grid, Line
 from training.domain.evaluation_set import EvaluationSet
-from training.domain.resampling import Sample
 from training.domain.row_measures import Calibrated, Rate, decision_rates
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._ranking import Ranked, explained
@@ -105,10 +104,6 @@ class ScoredMulticlass(Scored):
         self._probabilities[:, : len(known)] = self.values
         self._predicted = np.argmax(self._probabilities, axis=1)
         self._k = min(k, len(self._names))
-
-    def value(self, metric: str, sample: Sample | None = None) -> float:
-        measured: float = getattr(self, f"_{metric}")((sample or self.truth.whole).entity_weights)
-        return measured
 
     def confusion(self, weights: np.ndarray) -> np.ndarray:
         """Rows of each class (first axis) by the likeliest class (second axis)."""

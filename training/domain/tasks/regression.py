@@ -108,10 +108,6 @@ class ScoredRegression(Scored):
         self._quantile, self._half_width = quantile, half_width
         self._errors = truth.labels - self.values.astype(np.float64)
 
-    def value(self, metric: str, sample: Sample | None = None) -> float:
-        measured: float = getattr(self, f"_{metric}")((sample or self.truth.whole).entity_weights)
-        return measured
-
     def _rmse(self, weights: np.ndarray) -> float:
         return float(np.sqrt(mean(self._errors**2, weights)))
 

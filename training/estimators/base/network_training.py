@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # Creating an optimizer imports it. Here the step server imports it once, with this module.
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

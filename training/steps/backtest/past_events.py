@@ -60,7 +60,7 @@ class PastEvents:
         if path.is_file():
             return
         lake = Lake(self.place.settings.lake, source.name, self.place.model)
-        events = Events(lake, self.spec, self.place.versions[EVENTS])
+        events = Events(lake, source, self.place.versions[EVENTS])
         rows = events.within(Days(start=week, end=week + timedelta(days=7)))
         rows = rows.sort_values([source.events.time_column, source.id_column], ignore_index=True)
         features = Features(self.place.settings, self.spec)

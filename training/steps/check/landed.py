@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from training.adapters.feature_query import FeatureQueries
 from training.adapters.lake import EVENTS, Lake
-from training.adapters.tables import covered, reports_relation
+from training.adapters.tables import Events, covered, reports_relation
 from training.contract.base import Days, midnight
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.source_spec import SourceSpec
-from training.domain.arrow_types import feed_schema
 from training.settings import StateSettings
 from training.steps.check.leakage import Found, Leakage
 
@@ -70,20 +68,9 @@ def landed_feeds(spec: SourceSpec, settings: StateSettings) -> Landed | None:
     day = max(days.start + timedelta(days=1), days.end - timedelta(days=delay + 2))
     # A day more than the features step reads, to find a history that is too short.
     since = day - timedelta(days=spec.history_days + 1)
-    events = _sample(lake, spec, versions[EVENTS], since, days.end)
+    events = Events(lake, spec, versions[EVENTS]).thinned(Days(start=since, end=days.end), MAXIMUM_EVENTS)
     feeds = {EVENTS: events}
     for feed in spec.label_feeds:
         reports = reports_relation(lake, spec, feed, versions.get(feed), events, since, days.end).make()
         feeds[feed] = reports.filter(pc.is_in(reports[spec.id_column], value_set=events[spec.id_column]))
     return Landed(feeds, day)
-
-
-def _sample(lake: Lake, spec: SourceSpec, version: int, since: date, until: date) -> pa.Table:
-    time = ds.field(spec.events.time_column)
-    events = lake.scan(EVENTS, version, feed_schema(spec.events))
-    wanted = (time >= midnight(since)) & (time < midnight(until))
-    every = -(-events.count_rows(filter=wanted) // MAXIMUM_EVENTS)
-    columns = list(spec.events.columns)
-    batches = events.scanner(columns=columns, filter=wanted).to_batches()
-    kept = [batch.take(pa.array(range(0, batch.num_rows, max(every, 1)))) if every > 1 else batch for batch in batches]
-    return pa.Table.from_batches(kept, feed_schema(spec.events) if not kept else kept[0].schema)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training import storage
+from training.adapters.feed_table import FeedTable
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.landing import Landed, Share
 from training.adapters.unique_values import UniqueValues
@@ -226,22 +227,13 @@ class Validator:
 
         Labels may be repeated, because a later report corrects an earlier one and readers take the newest.
         """
-        if self._inputs.feed != EVENTS or column not in values.bounds or self._lake.version(EVENTS) is None:
+        if self._inputs.feed != EVENTS or column not in values.bounds:
             return
-        stored = self._lake.scan(EVENTS)
-        if column not in stored.schema.names:
-            return
-        low, high = values.bounds[column]
-        elsewhere = pc.field(PARTITION) != self._inputs.partition
-        near = elsewhere & (pc.field(column) >= low) & (pc.field(column) <= high)
-        if not any(True for _ in stored.get_fragments(near)):
-            return
-        reader = stored.scanner(columns=[column, PARTITION], filter=near, batch_readahead=2, fragment_readahead=1)
+        stored = FeedTable(self._lake, EVENTS).elsewhere(self._inputs.partition, column, *values.bounds[column])
         order = _KNOWN + self._unique.index(column)
-        batches = (batch for batch in reader.to_batches() if batch.num_rows)
-        for found in values.known(column, batches):
-            for partition in found["partition"].unique().to_pylist():
-                rows = found.filter(pc.field("partition") == partition)["row"].to_numpy()
+        for found in values.known(column, stored):
+            for partition in found[PARTITION].unique().to_pylist():
+                rows = found.filter(pc.field(PARTITION) == partition)["row"].to_numpy()
                 broken.add(known_rule(column, partition), rows, order)
         broken.sort()
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from training.adapters.lake import EVENTS, QUARANTINE, Lake
+from training.adapters.feed_table import FeedTable
+from training.adapters.lake import QUARANTINE, Lake
 from training.adapters.quarantine_table import Quarantine
 from training.contract.feeds import PARTITION, FeedSpec
 from training.domain.arrow_types import feed_schema
@@ -92,6 +92,5 @@ class Partition:
 
     def _held(self, column: str, values: set[Any]) -> set[Any]:
         """Those of `values` that the partition holds."""
-        here = pc.field("partition") == self._name
-        batches = self._lake.scan(EVENTS).scanner(columns=[column], filter=here).to_batches()
-        return {value for batch in batches for value in values.intersection(batch[column].to_pylist())}
+        rows = FeedTable(self._lake, self._feed).of_partition(self._name, pa.schema([self._schema.field(column)]))
+        return {value for batch in rows for value in values.intersection(batch[column].to_pylist())}

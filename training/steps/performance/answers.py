@@ -98,7 +98,7 @@ class Answers:
         holdout. Longer, and the two could not be compared."""
         spec, metadata = self.spec, self.metadata
         since = window.start - (metadata.holdout_days.start - (metadata.known_since or metadata.train_days.start))
-        events = Events(self.lake, spec, self.versions[EVENTS])
+        events = Events(self.lake, spec.source, self.versions[EVENTS])
         return events.within(Days(start=since, end=window.end), _columns(spec))
 
     def sampled(self, rows: "pd.DataFrame") -> "pd.DataFrame":
