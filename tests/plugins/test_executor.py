@@ -20,7 +20,7 @@ from perennial_airflow.executor import LocalExecutor
 from perennial_outcomes import Outcomes
 from setproctitle import setproctitle
 
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 
 
 class Executor(LocalExecutor):
