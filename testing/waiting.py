@@ -14,7 +14,7 @@ def eventually(check: Callable[[], Any], seconds: float = 300.0) -> Any:
     """
     deadline = time.monotonic() + seconds
     while not (found := check()):
-        assert time.monotonic() < deadline, f"it did not come about within {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"it did not come about within {seconds:g} s"
         time.sleep(0.05)
     return found
 
