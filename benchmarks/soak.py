@@ -38,12 +38,12 @@ from testing.serving_stack import (
     Service,
     Stack,
     changed,
-    eventually,
     fill_online_store,
     running_mlflow,
     running_stack,
     service_process,
 )
+from testing.waiting import eventually
 from training.contract.messages import RollbackInputs
 from training.contract.model_spec import ModelSpec
 from training.settings import Settings

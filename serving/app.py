@@ -20,6 +20,7 @@ from serving.dispatcher import PredictionDispatcher
 from serving.frontend import Frontend
 from serving.limits import Limits
 from serving.management import ManagementServer, with_management_elsewhere
+from serving.model_endpoints import answer_predictions
 from serving.routes import application, document_predictions
 from serving.served_specs import ServedSpecs
 from training.layout import require_layout
@@ -44,9 +45,13 @@ def build(settings: ServingSettings) -> bentoml.Service:
     frontend.specs.require()
     app = application(frontend)
 
+    def on_change() -> None:
+        answer_predictions(frontend)
+        document_predictions(app, frontend)
+
     class Perennial:
         def __init__(self) -> None:
-            self.worker = Worker(frontend, lambda: document_predictions(app, frontend))
+            self.worker = Worker(frontend, on_change)
 
         @staticmethod
         def wrap(app: Any) -> PredictionDispatcher:
@@ -90,7 +95,7 @@ class Worker:
         gc.set_threshold(GARBAGE, 20, 20)
         self._frozen = False
         self._management = ManagementServer(frontend.management, settings.serving_management_port)
-        self._hosts = frontend.hosts = ModelHosts(Replica(settings), frontend, on_change)
+        self._hosts = frontend.hosts = ModelHosts(Replica(settings), frontend.specs, on_change)
         self._hosts.start()
         _drain_on_sigterm(self._hosts.replica.limits, settings.serving_drain_seconds)
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watcher", daemon=True).start()

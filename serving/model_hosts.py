@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from serving.endpoint import PREDICT, Endpoint, PredictBatchEndpoint, PredictEndpoint
-from serving.frontend import Frontend
-from serving.inference_protocol.infer_endpoint import INFER, InferEndpoint
+from serving.endpoint import PREDICT
 from serving.model_host import ModelHost
 from serving.model_unloader import ModelUnloader
 from serving.readiness import Probes
 from serving.replica import Replica
 from serving.schema import BadRequest, Problem
+from serving.served_specs import ServedSpecs
 from training.adapters.registry import CHAMPION
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec
@@ -37,14 +36,14 @@ log = logging.getLogger("perennial")
 
 
 class ModelHosts:
-    """Fills `frontend.endpoints`. Belongs to the event loop in which it is started.
+    """Belongs to the event loop in which it is started.
 
     `on_change` is called in the event loop whenever other models are served, or with other specs.
     """
 
-    def __init__(self, replica: Replica, frontend: Frontend, on_change: Callable[[], None]) -> None:
+    def __init__(self, replica: Replica, specs: ServedSpecs, on_change: Callable[[], None]) -> None:
         self.replica = replica
-        self._frontend, self._on_change = frontend, on_change
+        self._specs, self._on_change = specs, on_change
         #: Changed in the event loop only.
         self._hosts: dict[str, ModelHost] = {}
         #: The host that answers requests which name no model.
@@ -72,7 +71,7 @@ class ModelHosts:
     @property
     def not_served(self) -> dict[str, str]:
         """Model → why it is not served although it should be."""
-        reasons = {**self._frontend.specs.broken, **self._failed}
+        reasons = {**self._specs.broken, **self._failed}
         return {name: why for name, why in reasons.items() if name not in self._hosts}
 
     def of(self, model: str) -> ModelHost:
@@ -100,14 +99,14 @@ class ModelHosts:
     @property
     def only(self) -> ModelHost | None:
         """The host of the only model; None when the service has several, or should have."""
-        names = {*self._frontend.specs.good, *self._hosts}
+        names = {*self._specs.good, *self._hosts}
         return self._hosts.get(names.pop()) if len(names) == 1 else None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.replica.open()
         self._began = time.monotonic()
-        specs = self._frontend.specs.good
+        specs = self._specs.good
         loaded = self._unloader.loaded_at_start(specs)
         hosts = [self._started(spec, unloaded=name not in loaded) for name, spec in specs.items()]
         self._serve({host.spec.name: host for host in hosts if host})
@@ -178,16 +177,6 @@ class ModelHosts:
         self._hosts = hosts
         self._answers_alone = self.only
         self.replica.limits.models = len(self._hosts)
-        endpoints = dict[str, Endpoint]()
-        for name, host in self._hosts.items():
-            for kind in (PredictEndpoint, PredictBatchEndpoint):
-                endpoint = kind(host, self._frontend.auth, self.replica.settings)
-                endpoints[f"/models/{name}{kind.operation}"] = endpoint
-                if host is self._answers_alone:
-                    endpoints[kind.operation] = endpoint
-            endpoints[f"/v2/models/{name}{INFER}"] = InferEndpoint(host, self._frontend.auth, self.replica.settings)
-        self._frontend.endpoints.clear()
-        self._frontend.endpoints.update(endpoints)
         self._on_change()
 
     def _started(self, spec: ModelSpec, before: ModelHost | None = None, unloaded: bool = False) -> ModelHost | None:
@@ -214,7 +203,7 @@ class ModelHosts:
     def _watch_specs(self) -> None:
         while not self._stop.wait(SPEC_SECONDS):
             try:
-                if self._frontend.specs.read():
+                if self._specs.read():
                     self._count_spec_problems()
                 self._follow_specs()
             except ConfigError as error:
@@ -224,7 +213,7 @@ class ModelHosts:
 
     def _follow_specs(self) -> None:
         """Make the hosts those of the specs as they are now."""
-        good, broken = self._frontend.specs.good, self._frontend.specs.broken
+        good, broken = self._specs.good, self._specs.broken
         for name, spec in good.items():
             host = self._hosts.get(name)
             if host is None:
@@ -301,7 +290,7 @@ class ModelHosts:
         return f"The spec has changed, and the one before is used: {why}"
 
     def _count_spec_problems(self) -> None:
-        specs = self._frontend.specs
+        specs = self._specs
         # A file that was broken and is gone, or names another service now, is no problem any more.
         self._counted |= {*specs.good, *specs.broken}
         for name in self._counted:

@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 from local.traffic import as_json
 from testing.http_client import http
 from testing.loop_steps import HISTORY, MODEL, SOURCE, run_loop, small_generator, write_spec
-from testing.serving_stack import Process, Service, eventually, mlflow_server, service_process
+from testing.serving_stack import Process, Service, mlflow_server, service_process
 from testing.step_process import StepProcess
+from testing.waiting import eventually
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry

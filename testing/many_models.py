@@ -15,8 +15,9 @@ from testing.callers import calling
 from testing.http_client import http
 from testing.onnx_attacks import replace_model
 from testing.serving_artifacts import EVENT, artifact
-from testing.serving_stack import Service, changed, eventually, fill_online_store, registered, service_process
+from testing.serving_stack import Service, changed, fill_online_store, registered, service_process
 from testing.task_kinds import artifact_of, spec_of
+from testing.waiting import eventually
 from training.adapters.features import Features
 from training.adapters.registry import Registry
 from training.contract.messages import RolloutInputs

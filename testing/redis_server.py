@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import pytest
 import redis
 
 from testing.ports import free_port
+from testing.waiting import eventually
 
 
 @dataclass
@@ -41,10 +41,7 @@ class RedisServer:
             self.wait_until_it_answers()
 
     def wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert time.monotonic() < deadline, "redis-server does not answer"
-            time.sleep(0.02)
+        eventually(self._answers, 60)
 
     def _answers(self) -> bool:
         try:

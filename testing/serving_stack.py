@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from testing.http_client import http
 from testing.onnx_attacks import replace_model
 from testing.ports import free_port
 from testing.serving_artifacts import EVENT, MODEL, artifact
+from testing.waiting import eventually
 from training.adapters.features import Features, OnlineRows
 from training.adapters.lake import Lake
 from training.adapters.registry import ModelVersion, Registry
@@ -44,15 +44,6 @@ def registered(settings: Settings, artifact: Path) -> ModelVersion:
     # Not as the code under test reads it: it refuses the artifacts of some tests.
     metadata = ArtifactMetadata.model_validate_json((artifact / METADATA_FILE).read_text())
     return Registry(settings.tracking_uri).register(metadata.model, run, metadata.digest, {})
-
-
-def eventually(check: Callable[[], Any], seconds: float = 300.0) -> Any:
-    """The first true answer of `check`; an assertion error when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from testing.ports import free_port
+from testing.waiting import listens
 
 #: Starting Java takes five seconds of CPU. Machines are loaded.
 _LIMIT_SECONDS = 300
@@ -69,17 +70,11 @@ def spark_server(
 
 
 def _wait(server: subprocess.Popen, port: int, log: Path) -> None:
-    import socket
-
     end = time.monotonic() + _LIMIT_SECONDS
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            break
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+    while time.monotonic() < end and server.poll() is None:
+        if listens(port):
             return
-        except OSError:
-            time.sleep(0.2)
+        time.sleep(0.2)
     raise RuntimeError(f"The Spark Connect server did not start:\n{log.read_text()[-3000:]}")
 
 

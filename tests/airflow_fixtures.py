@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from testing.waiting import listens
 
 ROOT = Path(__file__).parent.parent
 #: The files that use `airflow_database` or `step_server` run in one worker process, so that each is made once.
@@ -57,16 +58,11 @@ def step_server() -> Iterator[StepServer]:
         }
         command = [sys.executable, "-W", "ignore", "-m", "training.forkserver", "--socket", str(path)]
         with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
-            while process.poll() is None and not _listens(path):
+            while process.poll() is None and not listens(path):
                 time.sleep(0.1)
             yield StepServer(psutil.Process(process.pid), path, Path(folder))
             process.terminate()
             assert process.wait(400) == 0
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(str(path)) == 0
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.remote import Producer
 
+from testing.compat.mlflow import find_newest_migration_once, share_compiled_statements
 from testing.files_per_worker import FilesPerWorker
 from testing.spark_server import lacking, spark_server
 from tests.shared_folders import SharedFolders
@@ -100,30 +100,11 @@ def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> SharedFolders:
     return SharedFolders((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-folders")
 
 
-def _one_cache_of_statements(create: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`create` with engines that share the statements that they have compiled. Only SQLite files share a dialect."""
-    first: list[Any] = []
-
-    def shared(uri: str) -> Any:
-        engine = create(uri)
-        if engine.dialect.name == "sqlite":
-            first[:] = first or [engine]
-            engine.dialect, engine._compiled_cache = first[0].dialect, first[0]._compiled_cache
-        return engine
-
-    return shared
-
-
 @pytest.fixture(scope="session")
 def mlflow_database(shared_folders: SharedFolders) -> Path:
     """An MLflow database with its tables and nothing else. Copy it: making one takes 1.5 s of CPU, copying none."""
-
-    from mlflow.store.db import utils
-
-    # Each test has a database of its own. For each MLflow imports its 67 migrations to find the newest, and SQLAlchemy
-    # compiles the same statements anew.
-    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
-    utils.create_sqlalchemy_engine = _one_cache_of_statements(utils.create_sqlalchemy_engine)
+    find_newest_migration_once()
+    share_compiled_statements()
 
     def migrate(folder: Path) -> None:
         from mlflow import MlflowClient

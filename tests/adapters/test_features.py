@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from testing.feast_join import join_with_feast
+from testing.redis_server import running_redis
 from testing.spec_files import Raw, spec_files
 from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.payments_and_features import (
@@ -390,13 +391,7 @@ def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
 
 @pytest.mark.redis
 def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
-    pytest.importorskip("redis", reason="the redis client is not installed")
-    server = shutil.which("redis-server") or pytest.skip("redis-server is not on the PATH")
-    port = 20_000 + os.getpid() % 20_000
-    command = [server, "--port", str(port), "--save", "", "--dir", str(tmp_path)]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        time.sleep(1)
+    with running_redis(tmp_path) as port:
         settings = Settings(home=world.settings.home, online_store=f"redis://127.0.0.1:{port}/1")
         rows = today(world)
         world.online_rows.materialize(world.versions)
@@ -414,9 +409,6 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
         put(settings, world.events.assign(amount=7.0), world.labels)
         OnlineRows(settings, world.spec.source).materialize(compute(settings, DAYS, DAYS + 1))
         assert not np.array_equal(features.online(rows).values, here.values)
-    finally:
-        running.kill()
-        running.wait()
     with pytest.raises(TransientError, match=r"127\.0\.0\.1"):
         features.online(rows)
 

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,12 +24,15 @@ class Fleet:
     def __init__(self) -> None:
         self.served = {"127.0.0.1": 1, "127.0.0.2": 1}
         self.named = list(self.served)
+        #: Set when the first request has come.
+        self.asked = threading.Event()
         #: What GET /models/card_fraud answers instead.
         self.answer = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.asked.set()
                 address = self.connection.getsockname()[0]
                 self.send_response(200)
                 self.end_headers()
@@ -115,12 +117,12 @@ def test_a_rollout_waits_for_those_that_come_and_not_for_those_that_go(fleet: Fl
     fleet.served = {"127.0.0.1": 1, "127.0.0.2": 2}
 
     def replace() -> None:
-        time.sleep(0.4)
+        fleet.asked.wait()
         fleet.named = ["127.0.0.2"]
 
-    thread = threading.Thread(target=replace)
+    thread = threading.Thread(target=replace, daemon=True)
     thread.start()
-    statuses = Replicas([fleet.url], MODEL).wait_until_served(2, timeout=10)
+    statuses = Replicas([fleet.url], MODEL).wait_until_served(2, timeout=120)
     thread.join()
     assert [each.replica for each in statuses] == ["127.0.0.2"]
     fleet.named = ["127.0.0.1", "127.0.0.2"]
@@ -142,7 +144,7 @@ def test_a_replica_of_an_older_image_is_understood(fleet: Fleet) -> None:
     assert (status.replica, status.version, status.since) == ("r", 1, datetime(2026, 1, 5, 0, 0, 0, 250000, UTC))
     assert status.refused[2].reason == "Golden rows differ by 0.1"
     with pytest.raises(StepError, match="refuses card_fraud version 2: Golden rows differ"):
-        Replicas([fleet.url], MODEL).wait_until_served(2, timeout=10)
+        Replicas([fleet.url], MODEL).wait_until_served(2, timeout=120)
 
 
 def test_what_a_newer_replica_says_besides_is_ignored(fleet: Fleet) -> None:

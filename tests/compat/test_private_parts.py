@@ -1,4 +1,4 @@
-"""The private parts of libraries that training/compat uses. An upgrade that moves one fails here."""
+"""The private parts of libraries that training/compat and testing/compat use. An upgrade that moves one fails here."""
 
 import contextlib
 import inspect
@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,48 @@ def test_mlflow_does_not_ask_for_the_model_before_it_changes_its_aliases_and_tag
     with pytest.raises(MlflowException) as raised:
         client.set_registered_model_alias("none", "champion", "1")
     assert raised.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_mlflow_finds_its_newest_migration_once_and_databases_share_compiled_statements(
+    mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from alembic.script import ScriptDirectory
+    from mlflow import MlflowClient
+
+    def open_copy(name: str) -> None:
+        uri = f"sqlite:///{shutil.copy(mlflow_database, tmp_path / name)}"
+        MlflowClient(uri, uri).search_experiments()
+
+    open_copy("first.db")
+    monkeypatch.delattr(ScriptDirectory, "from_config")
+    with caplog.at_level("INFO", "sqlalchemy.engine.Engine"):
+        open_copy("second.db")
+    compiled = [before.message for before, now in pairwise(caplog.records) if "[generated in" in now.message]
+    # Alembic makes the table of this statement anew each time.
+    assert compiled == ["SELECT alembic_version.version_num \nFROM alembic_version"]
+    assert "[cached since" in caplog.text
+
+
+def test_mlflow_forgets_where_artifacts_are(mlflow_database: Path, tmp_path: Path) -> None:
+    """When the copy gets the second text, MLflow does not mix up databases any more, and the function can go."""
+    from mlflow import MlflowClient
+
+    from testing.compat.mlflow import forget_artifact_folders
+
+    first, second = tmp_path / "first.db", tmp_path / "second.db"
+    shutil.copy(mlflow_database, first)
+    client = MlflowClient(uri := f"sqlite:///{first}", uri)
+    run = client.create_run(client.create_experiment("risk", str(tmp_path / "original"))).info.run_id
+    client.log_text(run, "text", "first.txt")
+    shutil.copy(first, second)
+    with contextlib.closing(sqlite3.connect(second)) as connection, connection:
+        connection.execute("UPDATE runs SET artifact_uri = ?", (str(tmp_path / "copy"),))
+    client = MlflowClient(uri := f"sqlite:///{second}", uri)
+    client.log_text(run, "text", "remembered.txt")
+    forget_artifact_folders()
+    client.log_text(run, "text", "copy.txt")
+    written = {path.name: path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.txt")}
+    assert written == {"first.txt": "original", "remembered.txt": "original", "copy.txt": "copy"}
 
 
 def test_great_expectations_makes_the_fields_of_an_expectation_once() -> None:

@@ -7,13 +7,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from testing.ports import free_port
+from testing.waiting import eventually
 from tests.cases import others_long
 from tests.helm.chart import (
     NAMESPACE,
@@ -141,12 +141,7 @@ def test_the_trials_redis_asks_for_its_password(tmp_path: Path) -> None:
     process = subprocess.Popen(["sh", "-c", command], env=env, stdout=subprocess.DEVNULL)
     try:
         probe = container["readinessProbe"]["exec"]["command"][-1].replace("redis-cli", f"redis-cli -p {port}")
-        ready = False
-        deadline = time.monotonic() + 20
-        while not ready and time.monotonic() < deadline:
-            ready = subprocess.run(["sh", "-c", probe], env=env, capture_output=True).returncode == 0
-            time.sleep(0.1)
-        assert ready
+        eventually(lambda: subprocess.run(["sh", "-c", probe], env=env, capture_output=True).returncode == 0)
         refused = subprocess.run([client, "-p", str(port), "ping"], capture_output=True, text=True)
         assert "NOAUTH" in refused.stdout
         assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from local.stack import Stack
 from local.supervisor import Supervisor, configuration
 from local.verbs import down, ready_to_start, up
 from testing.ports import free_ports
+from testing.waiting import eventually
 from training.contract.errors import StepError
 
 #: Writes its pid and that of a child, which it puts into a session of its own as steps are; then both wait.
@@ -69,15 +70,8 @@ def env(place: Place) -> dict[str, dict[str, str]]:
 def pids(place: Place, starts: int) -> list[tuple[int, int]]:
     """(pid, child's pid) of each start of the waiting program, once there were `starts`."""
     path = place.home / "pids"
-    until(lambda: path.exists() and path.read_text().count("\n") >= starts)
+    eventually(lambda: path.exists() and path.read_text().count("\n") >= starts)
     return [(int(line.split()[0]), int(line.split()[1])) for line in path.read_text().splitlines()]
-
-
-def until(true: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:
@@ -127,7 +121,7 @@ def test_a_crashed_stack_is_cleared_away_and_started_again(place: Place, supervi
     supervisor.start("waiting")
     [(parent, child)] = pids(place, 1)
     os.kill(int((place.run / "supervisord.pid").read_text()), signal.SIGKILL)
-    until(lambda: not supervisor.running)
+    eventually(lambda: not supervisor.running)
     assert place.socket.exists()
     assert alive(parent)
     # Before the ports are looked at, which the orphans would hold.
@@ -170,7 +164,7 @@ def test_a_start_says_when_the_stack_is_stopped_from_elsewhere(
     (place.airflow_home / "migrated").write_text(version("apache-airflow"))
     with ThreadPoolExecutor() as pool:
         starting = pool.submit(up, Stack(place))
-        until(lambda: any(s.name == "airflow-api" and s.state == "RUNNING" for s in supervisor.states()))
+        eventually(lambda: any(s.name == "airflow-api" and s.state == "RUNNING" for s in supervisor.states()))
         assert down(Stack(place)) == 0
         assert starting.result(300) == 0
     assert "The stack was stopped while it started" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from perennial_airflow.launchers.forkserver import ForkServerProcess
 
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from training.own_code import OwnCode
 
 NAME = "a_package_of_ours"

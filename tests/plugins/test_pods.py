@@ -103,7 +103,7 @@ class Task:
             async for event in trigger.run():
                 return event.payload
 
-        return asyncio.run(asyncio.wait_for(first(), 30))
+        return asyncio.run(asyncio.wait_for(first(), 120))
 
     def run(self) -> Any:
         came = self.start()

@@ -58,7 +58,7 @@ def watch(step_settings: Path) -> Watch:
             listening.cancel()
             return events
 
-        return asyncio.run(asyncio.wait_for(both(), 20))
+        return asyncio.run(asyncio.wait_for(both(), 120))
 
     return run
 
@@ -224,7 +224,7 @@ def test_one_scan_of_the_landing_folder_serves_all_sources(
             task.cancel()
         await manager.stop_all()
 
-    asyncio.run(asyncio.wait_for(both(), 20))
+    asyncio.run(asyncio.wait_for(both(), 120))
     assert heard == {"card_payments": ["Landed: events/2026-01-05"], "source_7": ["Landed: labels/2026-01-06"]}
     assert set(scans) == {str(step_settings / "landing")}
     assert len(scans) < 21 * 5, "one scan for all, not one for each"

@@ -16,7 +16,7 @@ from testing.http_client import http
 from testing.many_models import ManyModels, running_models
 from testing.onnx_attacks import endless_loop, giant_fill, giant_initializer, hidden_fill
 from testing.serving_artifacts import EVENT
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from training.adapters.registry import Registry
 from training.contract.replicas import LoadRecord, LoadRecords, Refusal, ReplicaModels
 

@@ -13,7 +13,8 @@ import yaml
 from local.landing import land_table
 from testing.http_client import http
 from testing.pipeline import Pipeline
-from testing.serving_stack import Stack, eventually, running_stack
+from testing.serving_stack import Stack, running_stack
+from testing.waiting import eventually
 from tests.steps.ingest_helpers import GENERATOR, MODEL, SOURCE, day
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import MODELS_DIR

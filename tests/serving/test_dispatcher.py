@@ -25,7 +25,7 @@ from serving.limits import MAXIMUM_BODY_BYTES
 from serving.request import HttpResponse
 from serving.schema import BadRequest
 from testing.ports import free_port
-from testing.serving_stack import eventually
+from testing.waiting import eventually, listens
 from training.settings import ROOT
 
 
@@ -312,18 +312,13 @@ def test_at_the_end_what_was_taken_is_answered(echo: Echo, server: Server, line:
     line.sendall(request(b"last"))
     eventually(lambda: echo.held)
     server.server.should_exit = True
-    eventually(lambda: not _listens(server.port))
+    eventually(lambda: not listens(server.port))
     server.run(echo.held[0].set)
     status, headers, body = answer(line)
     assert (status, headers["connection"], body) == (200, "close", b"last")
     assert ended(line)
     server.thread.join(5)
     assert not server.thread.is_alive()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_head_that_does_not_come_ends_the_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

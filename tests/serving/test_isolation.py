@@ -18,7 +18,7 @@ from serving.limits import REFUSAL_SECONDS
 from testing.callers import calling
 from testing.many_models import ManyModels, running_models
 from testing.serving_artifacts import EVENT, NAN_FROM
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 
 pytestmark = pytest.mark.long
 

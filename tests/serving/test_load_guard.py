@@ -10,7 +10,7 @@ import pytest
 from serving.load_guard import LoadDied, LoadGuard
 from serving.trials import TrialEnded, TrialProcess, Trials
 from testing.onnx_attacks import endless_loop, hidden_fill, replace_model
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.adapters.tiny_artifact import make_artifact
 from training.contract.errors import DataContractError
 from training.settings import ROOT, Settings

@@ -7,7 +7,7 @@ import pytest
 
 from serving import log_threads
 from serving.log_threads import SYNC_SECONDS, THREADS, WRITER_SECONDS, LogThreads
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 
 
 class SlowLog:

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from testing.ports import free_port
-from testing.serving_stack import Service, changed, eventually, service_process
+from testing.serving_stack import Service, changed, service_process
+from testing.waiting import eventually
 from training.settings import Settings
 
 pytestmark = pytest.mark.long

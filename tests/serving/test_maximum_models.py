@@ -15,7 +15,7 @@ import pytest
 from testing.http_client import http
 from testing.many_models import ManyModels, running_models
 from testing.serving_artifacts import EVENT
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.lake import Lake
 from training.adapters.registry import Registry

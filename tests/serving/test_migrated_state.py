@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from testing.serving_stack import eventually, running_stack
+from testing.serving_stack import running_stack
+from testing.waiting import eventually
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, midnight, payments, put
 from tests.serving.prediction_rows import logged_rows
 from tests.steps.prediction_tables import prediction_table

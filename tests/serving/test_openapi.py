@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from testing.serving_artifacts import artifact
-from testing.serving_stack import Service, eventually, fill_online_store, registered, service_process
+from testing.serving_stack import Service, fill_online_store, registered, service_process
+from testing.waiting import eventually
 from training.adapters.features import Features
 from training.adapters.registry import Registry
 from training.contract.model_spec import load_model_spec

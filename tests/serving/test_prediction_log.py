@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.segments import EventLayout, line
 from serving.spool import Line, Spool
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.serving.prediction_rows import (
     NOW,
     flat_row,
@@ -313,10 +313,7 @@ def test_shipping_does_not_wait_for_the_end(
     monkeypatch.setattr(prediction_log, "SEGMENT_SECONDS", 0.2)
     log = make_log(tmp_path, lake, spec)
     log.append(together(row(1)))
-    deadline = time.monotonic() + 10
-    while not shipped(lake) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert shipped(lake) == [1]
+    assert eventually(lambda: shipped(lake)) == [1]
     log.close()
 
 

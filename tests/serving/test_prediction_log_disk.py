@@ -15,7 +15,7 @@ from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.segments import EventLayout
 from serving.spool import Line, Spool
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.serving.prediction_rows import make_log, row, shipped, together
 from training.adapters.lake import Lake
 from training.contract.errors import TransientError

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from serving import shipping
 from serving.spool import Spool
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.serving.prediction_rows import make_log, row, shipped, together
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import TransientError

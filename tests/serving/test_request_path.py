@@ -25,7 +25,8 @@ from serving.keys import new_key
 from serving.limits import MAXIMUM_BODY_BYTES
 from testing.ports import free_port
 from testing.serving_artifacts import CUSTOMER, EVENT, artifact
-from testing.serving_stack import Service, eventually, fill_online_store, registered, service_process
+from testing.serving_stack import Service, fill_online_store, registered, service_process
+from testing.waiting import eventually
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.registry import Registry

@@ -30,12 +30,12 @@ from testing.serving_stack import (
     Service,
     Stack,
     changed,
-    eventually,
     fill_online_store,
     running_mlflow,
     running_stack,
     service_process,
 )
+from testing.waiting import eventually
 from tests.cases import others_long
 from training.contract.errors import RolloutAborted, StepError
 from training.contract.messages import RollbackInputs, RolloutInputs

@@ -23,12 +23,12 @@ from testing.serving_stack import (
     MIDNIGHT,
     MlflowServer,
     Stack,
-    eventually,
     fill_online_store,
     running_mlflow,
     running_stack,
     service_process,
 )
+from testing.waiting import eventually
 from tests.serving.prediction_rows import logged_rows, shipped
 from training.adapters.lake import Lake
 from training.contract.messages import RollbackInputs, RolloutInputs

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from serving.metrics import Metrics
 from serving.segments import EventLayout
 from serving.spool_folders import SpoolFolders
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.serving.prediction_rows import logged_rows, row, shipped, together
 from training.adapters.lake import Lake
 from training.contract.errors import TransientError

@@ -18,7 +18,8 @@ import redis
 
 from testing.redis_server import RedisServer
 from testing.serving_artifacts import EVENT, artifact
-from testing.serving_stack import Service, eventually, fill_online_store, registered, service_process
+from testing.serving_stack import Service, fill_online_store, registered, service_process
+from testing.waiting import eventually
 from training.adapters.features import Features
 from training.adapters.registry import Registry
 from training.contract.model_spec import ModelSpec, load_model_spec

@@ -17,8 +17,9 @@ import pytest
 from testing.callers import calling
 from testing.http_client import http
 from testing.serving_artifacts import EVENT, artifact
-from testing.serving_stack import Stack, eventually, fill_online_store, registered, running_stack
+from testing.serving_stack import Stack, fill_online_store, registered, running_stack
 from testing.task_kinds import CLASSES, COVERAGE, HALF_WIDTH, MODEL, SOURCE, artifact_of, models_of
+from testing.waiting import eventually
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features
 from training.adapters.lake import Lake

@@ -13,8 +13,9 @@ import yaml
 
 from testing.http_client import http
 from testing.serving_artifacts import CUSTOMER, EVENT
-from testing.serving_stack import Stack, changed, eventually, fill_online_store, running_stack
+from testing.serving_stack import Stack, changed, fill_online_store, running_stack
 from testing.spec_files import Raw, spec_files
+from testing.waiting import eventually
 from tests.feature_repo.written_by_hand import BY_HAND
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features

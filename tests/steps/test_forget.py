@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from testing.compat.mlflow import forget_artifact_folders
 from testing.redis_server import running_redis
 from testing.serving_stack import changed
 from tests.cases import others_long
@@ -65,19 +66,12 @@ def place(world: MonitoredModel, tmp_path: Path) -> Iterator[Settings]:
     landed.parent.mkdir(parents=True)
     pq.write_table(events.drop_columns("partition"), landed)
     yield settings
-    _forget_artifact_folders()
-
-
-def _forget_artifact_folders() -> None:
-    """MLflow remembers where the artifacts of a run are, for all databases alike."""
-    from mlflow.tracking._tracking_service import utils
-
-    utils._artifact_repos_cache.clear()
+    forget_artifact_folders()
 
 
 def _with_artifacts_of_its_own(settings: Settings, database: Path) -> None:
     """The copy of MLflow's database still names the artifacts of the shared world, which must stay."""
-    _forget_artifact_folders()
+    forget_artifact_folders()
     with sqlite3.connect(database) as connection:
         [(where,)] = connection.execute("SELECT artifact_uri FROM runs").fetchall()
         old, new = where.partition("/mlflow/")[0], str(settings.home)

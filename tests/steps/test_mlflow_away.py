@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from testing.gate import Gate
 from testing.loop_steps import MODEL, run_loop, write_spec
-from testing.serving_stack import eventually, mlflow_server
+from testing.serving_stack import mlflow_server
+from testing.waiting import eventually
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
 from training.contract.errors import ExitCode

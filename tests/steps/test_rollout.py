@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.serving_stack import eventually
+from testing.waiting import eventually
 from tests.steps.replica_server import MODEL, Replica
 from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.ledger import Ledger

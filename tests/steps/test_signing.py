@@ -13,8 +13,9 @@ from serving.load_guard import LoadGuard
 from serving.loader import Loader, NotLoaded
 from serving.metrics import Metrics
 from testing.serving_artifacts import artifact
-from testing.serving_stack import changed, eventually, fill_online_store
+from testing.serving_stack import changed, fill_online_store
 from testing.signing_keys import key_pair
+from testing.waiting import eventually
 from training import sign
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from testing.waiting import eventually
 from tests.cases import others_in_ci, others_long
 from tests.steps.prediction_tables import prediction_table
 from tests.steps.replica_server import MODEL, SOURCE, Replica
@@ -340,18 +341,11 @@ def rolling(settings: Settings, version: int) -> tuple[threading.Thread, list[Ba
     return thread, errors
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("named", [None, 3])
 def test_a_rollback_cancels_a_rollout(planned: Plan, registry: Registry, named: int | None) -> None:
     settings = planned([{**CANARY, "requests": 10_000}, {"mode": "full"}])
     thread, errors = rolling(settings, 2)
-    until(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
+    eventually(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
     assert back(settings, named, reason="complaints", run="r1")[0] == (named or 1)
     thread.join(300)
     assert registry.state(MODEL).tags == {}
@@ -376,7 +370,7 @@ def test_a_rollback_cancels_a_rollout_that_waits_for_its_replicas(
     fleet[1].signals = lambda: stuck  # type: ignore[method-assign]
     settings = planned()
     thread, errors = rolling(settings, 2)
-    until(lambda: registry.state(MODEL).tags.get(MODE) == "shadow")
+    eventually(lambda: registry.state(MODEL).tags.get(MODE) == "shadow")
     assert back(settings)[0] == 1
     thread.join(300)
     [error] = errors
@@ -388,7 +382,7 @@ def test_a_rollback_cancels_a_rollout_that_waits_for_its_replicas(
 def test_a_registry_changed_by_hand_ends_the_rollout_and_stays(planned: Plan, registry: Registry) -> None:
     settings = planned([{**CANARY, "requests": 10_000}, {"mode": "full"}])
     thread, errors = rolling(settings, 2)
-    until(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
+    eventually(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
     registry.set_alias(MODEL, "champion", 4)
     thread.join(300)
     assert "The registry was changed during stage" in str(errors[0])
