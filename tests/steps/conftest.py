@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.adapters.tiny_artifact import make_artifact
 from tests.shared_folders import SharedFolders
 from tests.steps.monitored_model import MonitoredModel, build
 from tests.steps.replica_server import MODEL, Replica
+from tests.steps.rollout_helpers import at_once
 from training.adapters.registry import Registry
 from training.settings import Settings
 
@@ -61,8 +61,4 @@ def fleet(registry: Registry, tmp_path: Path) -> Iterator[list[Replica]]:
 @pytest.fixture
 def quick(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
     """The two replicas, and a spec without stages that waits one second for them."""
-    text = yaml.safe_load(Path(settings.models_dir / f"{MODEL}.yaml").read_text())
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump({**text, "rollout": {"timeout_seconds": 1}}))
-    urls = ",".join(replica.url for replica in fleet)
-    return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})
+    return at_once(settings, tmp_path, fleet)

@@ -12,7 +12,7 @@ import pytest
 
 from testing.waiting import eventually
 from tests.steps.replica_server import MODEL, Replica
-from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
+from tests.steps.rollout_helpers import Killed, after_rollouts, aliases, back, killing, ledger, roll, take_over
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
@@ -26,6 +26,30 @@ from training.steps import rollout
 @pytest.fixture
 def settings(quick: Settings) -> Settings:
     return quick
+
+
+@pytest.fixture(scope="module")
+def one(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return after_rollouts(tmp_path_factory.mktemp("one"), template, 1)
+
+
+@pytest.fixture(scope="module")
+def two(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return after_rollouts(tmp_path_factory.mktemp("two"), template, 1, 2)
+
+
+@pytest.fixture
+def first(settings: Settings, one: Settings) -> Settings:
+    """Settings of a stack where version 1 is the first champion."""
+    take_over(one, settings)
+    return settings
+
+
+@pytest.fixture
+def rolled_out(settings: Settings, two: Settings) -> Settings:
+    """Settings of a stack where version 2 has followed version 1."""
+    take_over(two, settings)
+    return settings
 
 
 def test_versions_follow_each_other(settings: Settings, registry: Registry) -> None:
@@ -92,17 +116,15 @@ def test_every_replica_is_waited_for(settings: Settings, fleet: list[Replica]) -
     assert result.seconds > 0.3
 
 
-def test_a_replica_that_lags_undoes_the_rollout(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
-    roll(settings, 1)
-    roll(settings, 2)
+def test_a_replica_that_lags_undoes_the_rollout(rolled_out: Settings, registry: Registry, fleet: list[Replica]) -> None:
     fleet[1].stuck_at = 2
     with pytest.raises(TransientError, match=rf"{fleet[1].url} serves version 2") as failed:
-        roll(settings, 3)
+        roll(rolled_out, 3)
     assert fleet[0].url not in failed.value.message
     assert aliases(registry) == {"champion": 2, "previous": 1}
-    assert ledger(settings)[-1] == ("rollout", "failed", 3)
+    assert ledger(rolled_out)[-1] == ("rollout", "failed", 3)
     fleet[1].stuck_at = None
-    assert roll(settings, 3) == (3, 2)
+    assert roll(rolled_out, 3) == (3, 2)
 
 
 def test_the_first_rollout_that_fails_leaves_no_champion(
@@ -115,11 +137,10 @@ def test_the_first_rollout_that_fails_leaves_no_champion(
     assert aliases(registry) == {}
 
 
-def test_a_refusal_fails_at_once_with_its_reason(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
-    roll(settings, 1)
+def test_a_refusal_fails_at_once_with_its_reason(first: Settings, registry: Registry, fleet: list[Replica]) -> None:
     fleet[0].refuses = 2
     with pytest.raises(StepError, match=rf"{fleet[0].url} refuses .* version 2: Golden rows differ.*serves version 1"):
-        roll(settings, 2)
+        roll(first, 2)
     assert aliases(registry) == {"champion": 1}
 
 
@@ -130,51 +151,47 @@ def _refused_before(again: timedelta | None) -> dict[int, Refusal]:
 
 
 def test_a_refusal_from_before_fails_at_once_when_the_replica_does_not_try_again_in_time(
-    settings: Settings, registry: Registry, fleet: list[Replica]
+    first: Settings, registry: Registry, fleet: list[Replica]
 ) -> None:
-    roll(settings, 1)
     for replica in fleet:
         replica.remembers = _refused_before(timedelta(days=1))
     # And not a TransientError, which says that the time is over.
     with pytest.raises(StepError, match=r"refuses .* version 2: It ended a trial"):
-        roll(settings, 2)
+        roll(first, 2)
     assert aliases(registry) == {"champion": 1}
 
 
 @pytest.mark.parametrize("again", [timedelta(0), None], ids=["soon", "older replica"])
 def test_a_refusal_from_before_does_not_count_when_its_cause_may_be_gone(
-    again: timedelta | None, settings: Settings, registry: Registry, fleet: list[Replica]
+    again: timedelta | None, first: Settings, registry: Registry, fleet: list[Replica]
 ) -> None:
-    roll(settings, 1)
-    path = Path(settings.models_dir, f"{MODEL}.yaml")
+    path = Path(first.models_dir, f"{MODEL}.yaml")
     path.write_text(path.read_text().replace("timeout_seconds: 1", "timeout_seconds: 60"))
     fleet[0].remembers, fleet[0].mends = _refused_before(again), True
-    assert roll(settings, 2) == (2, 1)
+    assert roll(first, 2) == (2, 1)
 
 
-def test_one_replica_loads_a_version_first(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
-    roll(settings, 1)
+def test_one_replica_loads_a_version_first(first: Settings, registry: Registry, fleet: list[Replica]) -> None:
     registry.load_first(MODEL, FirstLoad(version=2))
     registry.set_alias(MODEL, "challenger", 2)
     fleet[0].refuses = 2
     with pytest.raises(StepError, match=rf"{fleet[0].url} refuses"):
-        roll(settings, 2)
+        roll(first, 2)
     assert (fleet[1].has_loaded, aliases(registry)["champion"]) == ([1], 1)
     assert registry.state(MODEL).tags[FIRST] == "2 r0"
     fleet[0].refuses = None
-    assert roll(settings, 2) == (2, 1)
+    assert roll(first, 2) == (2, 1)
     assert fleet[1].has_loaded == [1, 2]
     assert FIRST not in registry.state(MODEL).tags
 
 
 def test_a_replica_that_is_gone_is_not_replaced_by_another(
-    settings: Settings, registry: Registry, fleet: list[Replica]
+    first: Settings, registry: Registry, fleet: list[Replica]
 ) -> None:
     """The version may have taken it down."""
-    roll(settings, 1)
     registry.load_first(MODEL, FirstLoad(version=2, replica="r9"))
     with pytest.raises(TransientError, match="After 1 s replica r9 is not one that has loaded version 2"):
-        roll(settings, 2)
+        roll(first, 2)
     assert [replica.has_loaded for replica in fleet] == [[1], [1]]
 
 
@@ -184,8 +201,7 @@ def test_a_service_of_another_model_is_named(settings: Settings, fleet: list[Rep
         roll(settings, 1)
 
 
-def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
-    roll(settings, 1)
+def test_a_champion_moved_meanwhile_is_left(first: Settings, registry: Registry, fleet: list[Replica]) -> None:
     fleet[0].stuck_at = 1
 
     def move() -> None:
@@ -195,7 +211,7 @@ def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Regist
     mover = threading.Thread(target=move)
     mover.start()
     with pytest.raises(TransientError):
-        roll(settings, 2)
+        roll(first, 2)
     mover.join()
     assert aliases(registry)["champion"] == 4
 
@@ -206,11 +222,9 @@ def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Regist
     [(Ledger, "append", 1), (Registry, "set_alias", 1), (Registry, "set_alias", 2), (Ledger, "append", 2)],
 )
 def test_killed_anywhere_a_rerun_ends_the_same(
-    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, use: int
+    rolled_out: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, use: int
 ) -> None:
-    roll(settings, 1)
-    roll(settings, 2)
-    for step, wanted in ((lambda: roll(settings, 3), (3, 2)), (lambda: back(settings, reason="bad"), (2, 3))):
+    for step, wanted in ((lambda: roll(rolled_out, 3), (3, 2)), (lambda: back(rolled_out, reason="bad"), (2, 3))):
         with monkeypatch.context() as patch:
             patch.setattr(owner, method, killing(getattr(owner, method), use))
             with pytest.raises(Killed):
@@ -218,21 +232,13 @@ def test_killed_anywhere_a_rerun_ends_the_same(
         assert step() == wanted
         assert step() == wanted
         assert aliases(registry) == dict(zip(("champion", "previous"), wanted, strict=True))
-    started = [(kind, version) for kind, phase, version in ledger(settings) if phase == "started"]
-    finished = [(kind, version) for kind, phase, version in ledger(settings) if phase == "finished"]
+    started = [(kind, version) for kind, phase, version in ledger(rolled_out) if phase == "started"]
+    finished = [(kind, version) for kind, phase, version in ledger(rolled_out) if phase == "finished"]
     assert started == finished == [("rollout", 1), ("rollout", 2), ("rollout", 3), ("rollback", 2)]
-    assert Ledger(settings.ledger).problems(MODEL) == []
+    assert Ledger(rolled_out.ledger).problems(MODEL) == []
 
 
 # --- rollback ---
-
-
-@pytest.fixture
-def rolled_out(settings: Settings) -> Settings:
-    """Settings of a stack where version 2 has followed version 1."""
-    roll(settings, 1)
-    roll(settings, 2)
-    return settings
 
 
 def test_it_returns_to_previous_and_a_second_one_returns_again(rolled_out: Settings, registry: Registry) -> None:

@@ -23,7 +23,7 @@ from testing.waiting import eventually
 from tests.cases import others_in_ci, others_long
 from tests.steps.prediction_tables import prediction_table
 from tests.steps.replica_server import MODEL, SOURCE, Replica
-from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
+from tests.steps.rollout_helpers import Killed, after_rollouts, aliases, back, killing, ledger, roll, take_over
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
@@ -52,8 +52,13 @@ def counts(rows: int, **changes: Any) -> VersionSignals:
     return VersionSignals(**{**made, "scoring_times": times(rows, 0.0002), **changes})
 
 
+@pytest.fixture(scope="module")
+def first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return after_rollouts(tmp_path_factory.mktemp("first"), template, 1)
+
+
 @pytest.fixture
-def planned(quick: Settings, fleet: list[Replica], tmp_path: Path) -> Plan:
+def planned(first: Settings, quick: Settings, fleet: list[Replica], tmp_path: Path) -> Plan:
     """Settings with these stages, version 1 as champion, and replicas that have seen 60 requests each."""
 
     def make(stages: list[dict[str, Any]] = PLAN, guards: dict[str, Any] | None = None) -> Settings:
@@ -63,7 +68,7 @@ def planned(quick: Settings, fleet: list[Replica], tmp_path: Path) -> Plan:
         (tmp_path / "plans" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
         return quick.model_copy(update={"models_dir": tmp_path / "plans"})
 
-    roll(quick, 1)
+    take_over(first, quick)
     for replica in fleet:
         replica.versions = {1: counts(60), 2: counts(60)}
         replica.pair = pair_of(60, both=3)

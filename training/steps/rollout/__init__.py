@@ -91,8 +91,10 @@ def _version(inputs: RolloutInputs, found: ModelVersion, ledger: Ledger) -> int:
 
 def _check_champion(inputs: RolloutInputs, registry: Registry) -> None:
     """A person may have taken days to approve the version: another one may serve by now."""
+    if inputs.judged_against is None:
+        return
     champion = registry.by_alias(inputs.model, CHAMPION)
-    if inputs.judged_against is None or (champion is not None and champion.version == inputs.version):
+    if champion is not None and champion.version == inputs.version:
         return
     if problem := champion_problem(inputs.model, inputs.judged_against, champion):
         raise InputError(problem, another_run(inputs.model))
@@ -132,8 +134,7 @@ def _undo(move: Move, model: str, error: StepError, registry: Registry, ledger: 
 
 def _drop_challenger(registry: Registry, model: str, version: int) -> None:
     """Remove the alias of the promoted version. An alias of a later challenger stays."""
-    challenger = registry.by_alias(model, CHALLENGER)
-    if challenger is not None and challenger.version == version:
+    if registry.state(model).aliases.get(CHALLENGER) == version:
         registry.remove_alias(model, CHALLENGER)
 
 
@@ -142,10 +143,9 @@ def _result(
 ) -> RolloutResult:
     for status in statuses:
         log.info("Replica %s serves version %d since %s", status.url, version, status.since)
-    previous = registry.by_alias(rollout.model, PREVIOUS)
     return RolloutResult(
         version=version,
-        previous_version=previous.version if previous else None,
+        previous_version=registry.state(rollout.model).aliases.get(PREVIOUS),
         replicas=[
             Replica(url=status.url, replica=status.replica, version=version, since=status.since)
             for status in statuses
