@@ -1,10 +1,12 @@
-"""The service as its callers meet it: a real `bentoml serve`, a real MLflow server, a real online store.
+"""The service as its callers meet it: a real `bentoml serve`, a real registry, a real online store.
 
-The tests share one stack, and each of them leaves a champion that serves: they can run in any order.
+The tests share one stack, and each of them leaves a champion that serves: they can run in any order. Its registry is a
+database without a server, which costs less. tests/serving/test_rollouts.py has a server, and so has the last test here.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +23,6 @@ import pytest
 from testing.serving_artifacts import EVENT
 from testing.serving_stack import (
     MIDNIGHT,
-    MlflowServer,
     Stack,
     eventually,
     fill_online_store,
@@ -37,14 +38,10 @@ from training.steps import rollback, rollout
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with running_mlflow(tmp_path_factory.mktemp("stack")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(mlflow: MlflowServer) -> Iterator[Stack]:
-    with running_stack(mlflow.log.parent, tracking_uri=mlflow.url) as running:
+def stack(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    shutil.copy(mlflow_database, folder)
+    with running_stack(folder) as running:
         yield running
 
 
@@ -241,7 +238,7 @@ def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, served
     names = [*stack.names, "colour_of_card"] if fault == "features" else None
     version = stack.register(bias=2.0, names=names, golden_error=0.1 if fault == "golden" else 0.0)
     if fault == "bytes":
-        [stored] = (stack.folder / "art").rglob(f"{version.run_id}/artifacts/served/model.onnx")
+        [stored] = (stack.folder / "runs").rglob(f"{version.run_id}/artifacts/served/model.onnx")
         stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     stack.registry.set_alias("card_fraud", "champion", version.version)
     refused = eventually(lambda: stack.service.refused(version.version))
@@ -299,16 +296,21 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
 
 @pytest.mark.long
 def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(
-    stack: Stack, mlflow: MlflowServer, served: int
+    tmp_path: Path, mlflow_database: Path
 ) -> None:
-    mlflow.signal(signal.SIGKILL)
-    eventually(lambda: "did not answer" in stack.service.problem(), 60)
-    assert stack.predict().json()["model_version"] == served
-    stack.service.stop()
-    with service_process(stack.settings) as cold:
-        eventually(lambda: cold.serves(served), 90)
-        eventually(lambda: "last good copy" in cold.problem())
-        eventually(cold.ready)
-        mlflow.start()
-        eventually(lambda: cold.models().problem is None, 90)
-        assert cold.serves(served)
+    shutil.copy(mlflow_database, tmp_path)
+    with running_mlflow(tmp_path) as mlflow, running_stack(tmp_path, tracking_uri=mlflow.url) as stack:
+        fill_online_store(stack.settings, stack.spec)
+        champion = stack.register(bias=-1.0)
+        stack.promote(champion)
+        mlflow.signal(signal.SIGKILL)
+        eventually(lambda: "did not answer" in stack.service.problem(), 60)
+        assert stack.predict().json()["model_version"] == champion.version
+        stack.service.stop()
+        with service_process(stack.settings) as cold:
+            eventually(lambda: cold.serves(champion.version), 90)
+            eventually(lambda: "last good copy" in cold.problem())
+            eventually(cold.ready)
+            mlflow.start()
+            eventually(lambda: cold.models().problem is None, 90)
+            assert cold.serves(champion.version)
