@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -177,22 +175,6 @@ def test_the_worker_holds_no_training_library(stack: Stack, served: int) -> None
     assert "onnxruntime" in maps
     for library in ("/torch/", "/sklearn/", "/airflow/"):
         assert library not in maps, library
-
-
-def test_importing_the_service_loads_no_training_library() -> None:
-    code = """
-import sys
-import serving.model_hosts, serving.service
-from training.adapters.features import Features
-from training.contract.model_spec import load_model_spec
-from training.settings import load_settings
-serving.service.Service
-settings = load_settings()
-Features(settings, load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)).names()
-print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_swaps_under_load_fail_no_request(stack: Stack, served: int) -> None:
