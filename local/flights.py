@@ -119,7 +119,9 @@ def read_flights() -> pd.DataFrame:
     flights = pd.DataFrame({"scheduled_departure": departure})
     local_day = pd.to_datetime(raw[["year", "month", "day"]])
     route = raw["origin"] + "-" + raw["dest"]
-    flights["flight_id"] = local_day.dt.strftime("%Y-%m-%d-") + raw["carrier"] + raw["flight"].astype(str) + "-" + route
+    # Days are few: formatting that of each flight took half of the time.
+    written = {day: f"{day:%Y-%m-%d-}" for day in local_day.unique()}
+    flights["flight_id"] = local_day.map(written) + raw["carrier"] + raw["flight"].astype(str) + "-" + route
     flights["carrier"], flights["flight_number"] = raw["carrier"], raw["flight"]
     flights["origin"], flights["destination"], flights["route"] = raw["origin"], raw["dest"], route
     flights["distance"] = raw["distance"]

@@ -111,7 +111,7 @@ def _faulty(names: list[str]) -> list[TensorProto]:
 def _large() -> list[TensorProto]:
     shapes = {"wide": [1, 1200], "square": [1200, 1200], "narrow": [1200, 1]}
     return [
-        helper.make_tensor(name, TensorProto.FLOAT, shape, np.full(shape, 1e-6).ravel())
+        helper.make_tensor(name, TensorProto.FLOAT, shape, np.full(shape, 1e-6, np.float32).tobytes(), raw=True)
         for name, shape in shapes.items()
     ]
 

@@ -45,9 +45,30 @@ class StepServer:
     folder: Path
 
 
+#: `python -m training.forkserver` without two libraries that take half of its imports. What needs them is left to the
+#: steps, as with a module that cannot be imported; no step of a test without a marker does.
+#: tests/plugins/test_forkserver.py has a server that loads all.
+_LIGHT_SERVER = """
+import sys
+from training import forkserver
+class Left:
+    def find_spec(name, *_):
+        if name in ("evidently", "torch"):
+            raise ModuleNotFoundError(name)
+preload = forkserver.preload
+def light_preload():
+    sys.meta_path.insert(0, Left)
+    own = preload()
+    sys.meta_path.remove(Left)
+    return own
+forkserver.preload = light_preload
+forkserver.main()
+"""
+
+
 @pytest.fixture(scope="session")
 def step_server() -> Iterator[StepServer]:
-    """One for all tests of a worker process, because its imports take 12 s of CPU (tests/conftest.py)."""
+    """One for all tests of a worker process, because its imports take 8 s of CPU (tests/conftest.py)."""
     # A socket's path is kept short by the kernel; pytest's folders are long.
     with tempfile.TemporaryDirectory(prefix="steps-") as folder:
         path = Path(folder, "steps.sock")
@@ -56,7 +77,7 @@ def step_server() -> Iterator[StepServer]:
             "CT_FORKSERVER_SOCKET": "the server's own",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         }
-        command = [sys.executable, "-W", "ignore", "-m", "training.forkserver", "--socket", str(path)]
+        command = [sys.executable, "-W", "ignore", "-c", _LIGHT_SERVER, "--socket", str(path)]
         with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
             while process.poll() is None and not listens(path):
                 time.sleep(0.1)

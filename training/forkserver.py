@@ -58,6 +58,37 @@ PATIENCE_SECONDS = 20.0
 MODULE_OPTION = "-m"
 
 
+class Stop:
+    """Whether this process has been asked to end.
+
+    The signal raises SystemExit only where the process waits. Libraries run code before and after each fork, and Python
+    swallows what is raised in it: a stop would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._ends_it = False
+
+    def ask(self, signum: int, frame: object) -> None:
+        self.asked = True
+        if self._ends_it:
+            raise SystemExit(0)
+
+    @contextlib.contextmanager
+    def ends_this(self) -> Iterator[None]:
+        """Raises SystemExit in here when the process is asked to end, or has been."""
+        self._ends_it = True
+        try:
+            if self.asked:
+                raise SystemExit(0)
+            yield
+        finally:
+            self._ends_it = False
+
+
+STOP = Stop()
+
+
 def main(argv: list[str] | None = None) -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m training.forkserver", description=__doc__.splitlines()[0])
@@ -86,10 +117,9 @@ def preload() -> OwnCode:
     # This module has been loaded as __main__.
     own = OwnCode("training", programs=frozenset({"training.forkserver"}))
     own.load()
-    import torch
-
-    # torch imports much of itself for the first optimizer of a process, for seconds.
-    torch.optim.AdamW([torch.zeros(1)])
+    if (torch := sys.modules.get("torch")) is not None:
+        # torch imports much of itself for the first optimizer of a process, for seconds.
+        torch.optim.AdamW([torch.zeros(1)])
     # A library may have set up logging; then the setup of a step would have no effect.
     logging.root.handlers.clear()
     gc.collect()
@@ -119,12 +149,13 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 def serve(listener: socket.socket, own: OwnCode) -> None:
     """Fork a process that serves each client, until SIGTERM. Then have all of them end their steps, and wait."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, STOP.ask)
+    signal.signal(signal.SIGINT, STOP.ask)
     watchers: list[BaseProcess] = []
     try:
         while True:
-            connection, _ = listener.accept()
+            with STOP.ends_this():
+                connection, _ = listener.accept()
             own.unload_if_changed()
             watchers = [watcher for watcher in watchers if watcher.is_alive()]
             watchers.append(FORK.Process(target=serve_client, args=(connection, listener)))
@@ -145,11 +176,12 @@ def serve_client(connection: socket.socket, listener: socket.socket) -> None:
     listener.close()
     # On Ctrl-C, which goes to the whole process group, the server sends SIGTERM here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    request, output = _request(connection)
+    with STOP.ends_this():
+        request, output = _request(connection)
     step = FORK.Process(target=run, args=(request["argv"], request["env"], output, connection))
     step.start()
     os.close(output)
-    with contextlib.suppress(SystemExit):  # the server stops
+    with contextlib.suppress(SystemExit), STOP.ends_this():  # the server stops
         wait([step.sentinel, connection])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if step.is_alive():
@@ -167,6 +199,8 @@ def run(argv: list[str], env: dict[str, str], output: int, connection: socket.so
     connection.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if STOP.asked:  # in the fork of this process
+        signal.raise_signal(signal.SIGTERM)
     os.setsid()
     end_with_parent()
     for place in (sys.stdout.fileno(), sys.stderr.fileno()):
@@ -179,10 +213,6 @@ def run(argv: list[str], env: dict[str, str], output: int, connection: socket.so
         raise SystemExit(f"The step server runs `{MODULE_OPTION} <module> …` only, not {argv}")
     sys.argv = argv[1:]
     runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
-
-
-def _stop(signum: int, frame: object) -> None:
-    raise SystemExit(0)
 
 
 def _request(connection: socket.socket) -> tuple[dict[str, Any], int]:

@@ -1,5 +1,6 @@
 """Evidently's report: what it finds, what it writes, and that it keeps it to itself."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -218,3 +219,38 @@ def test_names_and_values_of_data_cannot_become_markup(value: str, tmp_path: Pat
     # The first script is the data, and ends where Evidently ends it.
     assert_safe(page, scripts=4)
     assert "window.drawDashboard(" in page
+
+
+def test_evidently_shows_the_same_page_when_it_compares_and_draws_each_column_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evidently.legacy.calculations import data_drift
+    from evidently.metrics import column_statistics
+
+    from training.adapters.drift_report import page
+
+    done: list[str] = []
+    compare, drawing = data_drift.get_one_column_drift, column_statistics.ValueDriftCalculation
+    draw = drawing._render
+
+    def compared(**given: object) -> object:
+        done.append(f"compared {given['column_name']}")
+        return compare(**given)
+
+    def drawn(self: object, result: object, *rest: object) -> object:
+        done.append(f"drawn {result.column_name}")
+        return draw(self, result, *rest)
+
+    for module in (data_drift, column_statistics):
+        monkeypatch.setattr(module, "get_one_column_drift", compared)
+    monkeypatch.setattr(drawing, "_render", drawn)
+    rows = pd.DataFrame({"a": np.arange(600.0), "b": np.tile(["x", "y"], 300)})
+    once = page.write_page(rows, rows[:300], 0.3, tmp_path / "once", {})
+    assert sorted(done) == ["compared a", "compared b"]
+    done.clear()
+    monkeypatch.setattr(page, "each_column_once", contextlib.nullcontext)
+    often = page.write_page(rows, rows[:300], 0.3, tmp_path / "often", {})
+    assert sorted(done) == ["compared a"] * 3 + ["compared b"] * 3 + ["drawn a", "drawn b"]
+    assert once.columns == often.columns
+    # The ids on it are random, and of one length.
+    assert once.html.stat().st_size == often.html.stat().st_size

@@ -163,3 +163,22 @@ def test_values_of_data_cannot_become_markup(site: Path, value: str) -> None:
     page = examine(frame.assign(**{value: "other"}), days(), feed, value[:200], site).page
     assert_safe(page.read_text())
     assert len(page.read_text()) < 100_000
+
+
+def test_great_expectations_makes_the_fields_of_an_expectation_once() -> None:
+    """A private part of Great Expectations, which training/compat replaces."""
+    from pydantic.v1 import BaseModel
+
+    from training.adapters import expectations as quick  # It has called `quick_configurations`.
+
+    rule = quick.gxe.ExpectColumnValuesToBeBetween(column="amount", min_value=0, meta={"rule": "at least 0"})
+    whole = BaseModel.dict(rule, exclude_defaults=True)
+    assert rule.configuration.kwargs == {name: value for name, value in whole.items() if name != "meta"}
+    assert (rule.configuration.type, rule.configuration.meta) == ("expect_column_values_to_be_between", whole["meta"])
+    made = rule.dict(exclude_defaults=True)
+    assert made["meta"] is rule.dict(exclude_defaults=True)["meta"], "it is made again"
+    made.clear()
+    assert rule.dict(exclude_defaults=True) == whole
+    rule.min_value = 5
+    assert rule.configuration.kwargs["min_value"] == 5
+    assert rule.dict() == BaseModel.dict(rule)

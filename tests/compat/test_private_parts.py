@@ -1,4 +1,8 @@
-"""The private parts of libraries that training/compat and testing/compat use. An upgrade that moves one fails here."""
+"""The private parts of libraries that training/compat and testing/compat use. An upgrade that moves one fails here.
+
+Those of Evidently and of Great Expectations, which take seconds to import, are in tests/adapters, with the other tests
+that import them.
+"""
 
 import contextlib
 import inspect
@@ -9,6 +13,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +54,37 @@ def test_feast_decorates_its_classes_with_what_is_switched_off() -> None:
     assert typeguard.typechecked is checked
 
 
+def test_mlflow_looks_up_its_plugins_for_headers_without_feasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import request_header
+    from mlflow.utils import plugins
+
+    from training.compat.mlflow import leave_out_feast_headers
+
+    module, every = "mlflow.tracking.request_header.registry", plugins.get_entry_points
+    asked: list[str] = []
+
+    def found(group: str) -> list[SimpleNamespace]:
+        asked.append(group)
+        names = ("feast", "login")
+        return [
+            SimpleNamespace(name=name, load=lambda name=name: type(name, (), {"in_context": bool})) for name in names
+        ]
+
+    with monkeypatch.context() as patch:
+        # A process of ours has not imported it before it calls the function.
+        patch.setattr(request_header, "registry", None, raising=False)
+        patch.delitem(sys.modules, module, raising=False)
+        patch.setattr(plugins, "get_entry_points", found)
+        leave_out_feast_headers()
+        registered = [type(each).__name__ for each in sys.modules[module]._request_header_provider_registry]
+        assert plugins.get_entry_points is found
+        assert asked == ["mlflow.request_header_provider"]
+        assert "login" in registered
+        assert "feast" not in registered
+    assert plugins.get_entry_points is every
+
+
+@pytest.mark.ci
 def test_mlflow_makes_its_first_request_without_feast() -> None:
     code = (
         "from training.compat.mlflow import leave_out_feast_headers\n"
@@ -134,24 +170,6 @@ def test_mlflow_forgets_where_artifacts_are(mlflow_database: Path, tmp_path: Pat
     client.log_text(run, "text", "copy.txt")
     written = {path.name: path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.txt")}
     assert written == {"first.txt": "original", "remembered.txt": "original", "copy.txt": "copy"}
-
-
-def test_great_expectations_makes_the_fields_of_an_expectation_once() -> None:
-    from pydantic.v1 import BaseModel
-
-    from training.adapters import expectations as quick  # It has called `quick_configurations`.
-
-    rule = quick.gxe.ExpectColumnValuesToBeBetween(column="amount", min_value=0, meta={"rule": "at least 0"})
-    whole = BaseModel.dict(rule, exclude_defaults=True)
-    assert rule.configuration.kwargs == {name: value for name, value in whole.items() if name != "meta"}
-    assert (rule.configuration.type, rule.configuration.meta) == ("expect_column_values_to_be_between", whole["meta"])
-    made = rule.dict(exclude_defaults=True)
-    assert made["meta"] is rule.dict(exclude_defaults=True)["meta"], "it is made again"
-    made.clear()
-    assert rule.dict(exclude_defaults=True) == whole
-    rule.min_value = 5
-    assert rule.configuration.kwargs["min_value"] == 5
-    assert rule.dict() == BaseModel.dict(rule)
 
 
 def test_skl2onnx_adds_every_tree_node_through_the_function_that_is_replaced() -> None:
@@ -346,39 +364,3 @@ def test_feast_takes_tags_and_descriptions_of_an_on_demand_view() -> None:
     again = OnDemandFeatureView.from_proto(copied.to_proto())
     assert again.with_projection(service.feature_view_projections[0]).projection.features == again.features
     assert halves.features[0].tags == {"default": "null"}
-
-
-def test_evidently_shows_the_same_page_when_it_compares_and_draws_each_column_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pandas as pd
-    from evidently.legacy.calculations import data_drift
-    from evidently.metrics import column_statistics
-
-    from training.adapters.drift_report import page
-
-    done: list[str] = []
-    compare, drawing = data_drift.get_one_column_drift, column_statistics.ValueDriftCalculation
-    draw = drawing._render
-
-    def compared(**given: object) -> object:
-        done.append(f"compared {given['column_name']}")
-        return compare(**given)
-
-    def drawn(self: object, result: object, *rest: object) -> object:
-        done.append(f"drawn {result.column_name}")
-        return draw(self, result, *rest)
-
-    for module in (data_drift, column_statistics):
-        monkeypatch.setattr(module, "get_one_column_drift", compared)
-    monkeypatch.setattr(drawing, "_render", drawn)
-    rows = pd.DataFrame({"a": np.arange(600.0), "b": np.tile(["x", "y"], 300)})
-    once = page.write_page(rows, rows[:300], 0.3, tmp_path / "once", {})
-    assert sorted(done) == ["compared a", "compared b"]
-    done.clear()
-    monkeypatch.setattr(page, "each_column_once", contextlib.nullcontext)
-    often = page.write_page(rows, rows[:300], 0.3, tmp_path / "often", {})
-    assert sorted(done) == ["compared a"] * 3 + ["compared b"] * 3 + ["drawn a", "drawn b"]
-    assert once.columns == often.columns
-    # The ids on it are random, and of one length.
-    assert once.html.stat().st_size == often.html.stat().st_size

@@ -16,15 +16,22 @@ DAY = date(2013, 3, 9)
 
 
 @pytest.fixture(scope="module")
-def all_flights() -> pd.DataFrame:
-    return read_flights().set_index("flight_id")
+def read() -> pd.DataFrame:
+    return read_flights()
 
 
 @pytest.fixture(scope="module")
-def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def all_flights(read: pd.DataFrame) -> pd.DataFrame:
+    return read.set_index("flight_id")
+
+
+@pytest.fixture(scope="module")
+def landing(read: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three days of March, of which the second has the change to summer time in New York."""
     folder = tmp_path_factory.mktemp("flights")
-    list(land(folder, "flights", DAY, DAY + timedelta(days=2)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flights, "read_flights", lambda: read)  # Reading all takes seconds.
+        list(land(folder, "flights", DAY, DAY + timedelta(days=2)))
     return folder / "flights"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from local.__main__ import main
 from local.place import HOST, Place, Ports
 from local.preflight import disk_problem, memory_problem, port_problem, problems, python_problem
 from testing.ports import free_port
@@ -71,23 +72,22 @@ def test_a_socket_path_that_the_kernel_cannot_hold(monkeypatch: pytest.MonkeyPat
         Place.from_environment()
 
 
-def local(verb: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "local", verb]
-    return subprocess.run(command, env=os.environ | env, cwd=ROOT, capture_output=True, text=True)
-
-
 def test_up_says_what_is_wrong_without_a_traceback(tmp_path: Path, taken: int) -> None:
-    done = local("up", CT_HOME=str(tmp_path), AIRFLOW_PORT=str(taken), MLFLOW_PORT=str(free_port()))
+    env = os.environ | {"CT_HOME": str(tmp_path), "AIRFLOW_PORT": str(taken), "MLFLOW_PORT": str(free_port())}
+    command = [sys.executable, "-m", "local", "up"]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"Port {taken} is in use" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_an_unknown_setting_is_said_without_a_traceback(tmp_path: Path) -> None:
-    done = local("status", CT_HOME=str(tmp_path), CT_TRACKING_URL="http://elsewhere")
-    assert done.returncode == 1
-    assert "CT_TRACKING_URL" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_an_unknown_setting_is_said_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CT_HOME", str(tmp_path))
+    monkeypatch.setenv("CT_TRACKING_URL", "http://elsewhere")
+    assert main(["status"]) == 1
+    assert "CT_TRACKING_URL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("python", ["no-such-python", "/bin/false"])
@@ -99,22 +99,26 @@ def test_setup_names_the_python_that_it_needs(tmp_path: Path, python: str) -> No
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_state_folder_that_cannot_be_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_is_said_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    ports = {f"{name}_PORT": str(free_port()) for name in ("AIRFLOW", "MLFLOW", "SERVING")}
-    done = local("up", CT_HOME=str(tmp_path / "file" / "state"), **ports)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert str(tmp_path / "file") in done.stderr
+    for name in ("AIRFLOW", "MLFLOW", "SERVING"):
+        monkeypatch.setenv(f"{name}_PORT", str(free_port()))
+    monkeypatch.setenv("CT_HOME", str(tmp_path / "file" / "state"))
+    assert main(["up"]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-def test_clean_deletes_a_stacks_state_and_nothing_else(tmp_path: Path) -> None:
+def test_clean_deletes_a_stacks_state_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CT_HOME", str(tmp_path / "state"))
     (tmp_path / "state" / "lake").mkdir(parents=True)
     (tmp_path / "state" / "thesis.tex").write_text("years of work")
-    done = local("clean", CT_HOME=str(tmp_path / "state"))
-    assert done.returncode == 1
-    assert "thesis.tex" in done.stderr
+    assert main(["clean"]) == 1
+    assert "thesis.tex" in capsys.readouterr().err
     assert (tmp_path / "state" / "lake").exists()
     (tmp_path / "state" / "thesis.tex").unlink()
-    assert local("clean", CT_HOME=str(tmp_path / "state")).returncode == 0
+    assert main(["clean"]) == 0
     assert not (tmp_path / "state").exists()

@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +98,19 @@ def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
     ]
 
 
+@pytest.mark.ci
+def test_the_server_itself_loads_all_that_steps_import() -> None:
+    """The server of the other tests leaves libraries out, to start sooner."""
+    code = """
+import sys
+from training.forkserver import preload
+preload()
+print({"evidently", "torch", "torch._dynamo", "training.estimators.mlp"} <= set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_real_step_writes_its_report(launcher: ForkServerProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     argv = step_command("features", {"source": "card_payments", "days": None, "table_versions": {}}, str(report))
@@ -158,6 +173,39 @@ def test_a_second_server_leaves_the_first_one_alone(server: tuple[psutil.Process
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Another step server listens" in done.stderr
+
+
+@pytest.mark.parametrize("of", ["the server", "its process that serves a client"])
+def test_a_stop_in_the_middle_of_a_fork_is_not_lost(of: str) -> None:
+    """Libraries have Python call them around each fork; what a signal raises meanwhile is swallowed."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from training import forkserver
+from training.own_code import OwnCode
+server = os.getpid()
+stop = lambda: signal.raise_signal(signal.SIGTERM)
+if sys.argv[2] == "the server":
+    os.register_at_fork(after_in_parent=stop)
+else:
+    os.register_at_fork(after_in_child=lambda: os.getppid() == server and stop())
+with forkserver._listening(Path(sys.argv[1])) as listener:
+    print(flush=True)
+    forkserver.serve(listener, OwnCode("training"))
+"""
+    # The kernel keeps the path of a socket short.
+    with tempfile.TemporaryDirectory(prefix="stop-") as folder:
+        path = Path(folder, "steps.sock")
+        command = [sys.executable, "-c", code, str(path), of]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                if of != "the server":
+                    assert client.recv(1) == b"", "the process that serves this client has ended"
+                    process.terminate()
+                assert process.wait(NEVER) == 0
 
 
 def test_no_server_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,9 @@ from tests.cases import others_long
 pytestmark = [pytest.mark.usefixtures("airflow_database", "step_settings")]
 
 MODEL = {"model": "card_fraud"}
+#: The launcher of a process of its own for each step, and the quick one where there is one.
+ALONE = "subprocess"
+FORKED = "forkserver" if sys.platform == "linux" else ALONE
 #: Granted nothing: there is no data yet.
 ASK = {**MODEL, "trigger": "new_data", "run": "a-run"}
 
@@ -33,9 +36,9 @@ def launcher(request: pytest.FixtureRequest, step_settings: Path, monkeypatch: p
 
     A test looks `operators.StepOperator` up. Imported with this file, it would be that of the default launcher.
     """
-    chosen = getattr(request, "param", "forkserver" if sys.platform == "linux" else "subprocess")
+    chosen = getattr(request, "param", FORKED)
     monkeypatch.setenv("CT_LAUNCHER", chosen)
-    if chosen == "forkserver":
+    if chosen == "forkserver":  # Not on macOS.
         server: StepServer = request.getfixturevalue("step_server")
         monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
     return chosen
@@ -59,7 +62,9 @@ def result_of(ti: Any) -> Any:
     return ti.xcom_pull(task_ids=ti.task_id)
 
 
-@pytest.mark.parametrize("launcher", ["subprocess"], indirect=True)
+@pytest.mark.parametrize(
+    "launcher", [FORKED, *([] if FORKED == ALONE else [pytest.param(ALONE, marks=pytest.mark.ci)])], indirect=True
+)
 def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_path: Path) -> None:
     @task
     def look(granted, waiting, text):

@@ -4,6 +4,7 @@ The endpoint echoes the body. The application behind the dispatcher answers with
 """
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -389,17 +389,41 @@ def test_unknown_methods_go_to_the_application_behind(echo: Echo, line: socket.s
     assert (answer(line)[1]["x-seen"], echo.asked) == ("behind", [])
 
 
-def test_bentoml_runs_the_dispatcher_first_and_no_caller_can_forge_its_address(tmp_path: Path) -> None:
-    code = (
-        "import uvicorn; from serving.compat.uvicorn import LimitedHttpToolsProtocol;"
-        "from serving.dispatcher import PredictionDispatcher; from serving.service import Service;"
-        "config = uvicorn.Config(Service.to_asgi(), log_config=None); config.load();"
-        "assert config.http_protocol_class is LimitedHttpToolsProtocol, config.http_protocol_class;"
-        "assert isinstance(config.loaded_app.app, PredictionDispatcher), config.loaded_app;"
-        "assert config.forwarded_allow_ips == ''"
-    )
-    env = os.environ | {"CT_HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "true"}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=env)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process of its own says of the service that it has built."""
+    code = """
+import json, sys
+import uvicorn
+import serving.model_hosts
+from serving.service import Service
+from training.adapters.features import Features
+from training.contract.model_spec import load_model_spec
+from training.settings import load_settings
+config = uvicorn.Config(Service.to_asgi(), log_config=None)
+config.load()
+settings = load_settings()
+Features(settings, load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)).names()
+print(json.dumps({
+    "protocol": config.http_protocol_class.__name__,
+    "first": type(config.loaded_app.app).__name__,
+    "trusted": config.forwarded_allow_ips,
+    "training": sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)),
+}))
+"""
+    folder = str(tmp_path_factory.mktemp("built"))
+    env = os.environ | {"CT_HOME": folder, "BENTOML_HOME": folder, "BENTOML_DO_NOT_TRACK": "true"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=env, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_bentoml_runs_the_dispatcher_first_and_no_caller_can_forge_its_address(built: dict[str, Any]) -> None:
+    assert (built["protocol"], built["first"]) == (LimitedHttpToolsProtocol.__name__, PredictionDispatcher.__name__)
+    assert built["trusted"] == ""
+
+
+def test_the_service_loads_no_training_library(built: dict[str, Any]) -> None:
+    assert built["training"] == []
 
 
 def test_importing_the_service_builds_nothing() -> None:

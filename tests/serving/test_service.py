@@ -1,13 +1,13 @@
-"""The service as its callers meet it: a real `bentoml serve`, a real MLflow server, a real online store.
+"""The service as its callers meet it: a real `bentoml serve`, a real registry, a real online store.
 
-The tests share one stack, and each of them leaves a champion that serves: they can run in any order.
+The tests share one stack, and each of them leaves a champion that serves: they can run in any order. Its registry is a
+database without a server, which costs less. tests/serving/test_rollouts.py has a server, and so has the last test here.
 """
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ import pytest
 from testing.serving_artifacts import EVENT
 from testing.serving_stack import (
     MIDNIGHT,
-    MlflowServer,
     Stack,
     fill_online_store,
     running_mlflow,
@@ -37,14 +36,10 @@ from training.steps import rollback, rollout
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with running_mlflow(tmp_path_factory.mktemp("stack")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(mlflow: MlflowServer) -> Iterator[Stack]:
-    with running_stack(mlflow.log.parent, tracking_uri=mlflow.url) as running:
+def stack(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    shutil.copy(mlflow_database, folder)
+    with running_stack(folder) as running:
         yield running
 
 
@@ -182,22 +177,6 @@ def test_the_worker_holds_no_training_library(stack: Stack, served: int) -> None
         assert library not in maps, library
 
 
-def test_importing_the_service_loads_no_training_library() -> None:
-    code = """
-import sys
-import serving.model_hosts, serving.service
-from training.adapters.features import Features
-from training.contract.model_spec import load_model_spec
-from training.settings import load_settings
-serving.service.Service
-settings = load_settings()
-Features(settings, load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)).names()
-print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_swaps_under_load_fail_no_request(stack: Stack, served: int) -> None:
     stop, answers = threading.Event(), []
 
@@ -241,7 +220,7 @@ def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, served
     names = [*stack.names, "colour_of_card"] if fault == "features" else None
     version = stack.register(bias=2.0, names=names, golden_error=0.1 if fault == "golden" else 0.0)
     if fault == "bytes":
-        [stored] = (stack.folder / "art").rglob(f"{version.run_id}/artifacts/served/model.onnx")
+        [stored] = (stack.folder / "runs").rglob(f"{version.run_id}/artifacts/served/model.onnx")
         stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     stack.registry.set_alias("card_fraud", "champion", version.version)
     refused = eventually(lambda: stack.service.refused(version.version))
@@ -299,16 +278,21 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
 
 @pytest.mark.long
 def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(
-    stack: Stack, mlflow: MlflowServer, served: int
+    tmp_path: Path, mlflow_database: Path
 ) -> None:
-    mlflow.signal(signal.SIGKILL)
-    eventually(lambda: "did not answer" in stack.service.problem(), 60)
-    assert stack.predict().json()["model_version"] == served
-    stack.service.stop()
-    with service_process(stack.settings) as cold:
-        eventually(lambda: cold.serves(served), 90)
-        eventually(lambda: "last good copy" in cold.problem())
-        eventually(cold.ready)
-        mlflow.start()
-        eventually(lambda: cold.models().problem is None, 90)
-        assert cold.serves(served)
+    shutil.copy(mlflow_database, tmp_path)
+    with running_mlflow(tmp_path) as mlflow, running_stack(tmp_path, tracking_uri=mlflow.url) as stack:
+        fill_online_store(stack.settings, stack.spec)
+        champion = stack.register(bias=-1.0)
+        stack.promote(champion)
+        mlflow.signal(signal.SIGKILL)
+        eventually(lambda: "did not answer" in stack.service.problem(), 60)
+        assert stack.predict().json()["model_version"] == champion.version
+        stack.service.stop()
+        with service_process(stack.settings) as cold:
+            eventually(lambda: cold.serves(champion.version), 90)
+            eventually(lambda: "last good copy" in cold.problem())
+            eventually(cold.ready)
+            mlflow.start()
+            eventually(lambda: cold.models().problem is None, 90)
+            assert cold.serves(champion.version)

@@ -67,7 +67,7 @@ def test_a_model_that_waits_for_its_turn_is_not_slow(tmp_path: Path, monkeypatch
 
 def test_a_slow_model_is_known_before_its_first_request(tmp_path: Path, spec: ModelSpec) -> None:
     plan = Features(Settings(home=tmp_path), spec).plan(NAMES)
-    model = MeasuredModel.load(artifact(tmp_path / "slow", NAMES, -1.0, slow=400))
+    model = MeasuredModel.load(artifact(tmp_path / "slow", NAMES, -1.0, slow=100))
     loaded = LoadedModel(1, "d", model, plan, made_up_row(spec), datetime.now(UTC))
     loaded.measure(MergedViews({plan}).missing(1))
     assert loaded.slow
