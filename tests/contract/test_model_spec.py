@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from testing.quick_yaml import yaml_of
 from testing.spec_files import MODEL, SOURCE, raw_specs
 from training.contract.errors import ConfigError
