@@ -35,10 +35,7 @@ DAYS = 40
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, pd.DataFrame, Path]:
     """A home as the version before left it, its events, and a copy of this home."""
     folder = tmp_path_factory.mktemp("older")
-    settings, spec = (
-        Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db"),
-        load_model_spec(MODEL),
-    )
+    settings, spec = Settings(home=folder / "home"), load_model_spec(MODEL)
     events, labels = payments(DAYS, per_day=100, entities=3000)
     put(settings, events, labels)
     OnlineRows(settings, spec.source).materialize(compute(settings, 0, DAYS + 1))
