@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from testing.quick_yaml import read_yaml, yaml_of
 from training.contract.model_spec import MODELS_DIR
 from training.contract.source_spec import SOURCES_DIR
 from training.contract.spec_file import FEATURE_STORE
@@ -17,8 +16,8 @@ Raw = dict[str, Any]
 
 def raw_specs(sources_dir: Path = SOURCES_DIR) -> tuple[Raw, Raw]:
     """The fields of the model spec and of the source spec in `sources_dir`."""
-    model: Raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-    source: Raw = yaml.safe_load((sources_dir / f"{SOURCE}.yaml").read_text())
+    model: Raw = read_yaml((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    source: Raw = read_yaml((sources_dir / f"{SOURCE}.yaml").read_text())
     return model, source
 
 
@@ -51,5 +50,5 @@ def _write(folder: Path, models: Sequence[Raw], source: Raw) -> dict[str, Path]:
     for name, specs in (("models_dir", models), ("feature_repo", [source])):
         found[name].mkdir(parents=True, exist_ok=True)
         for fields in specs:
-            (found[name] / f"{fields['name']}.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+            (found[name] / f"{fields['name']}.yaml").write_text(yaml_of(fields))
     return found

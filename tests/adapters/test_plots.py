@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cases import others_in_ci
 from training.adapters.plots import draw
 from training.domain.charts import Bars, Chart, Grid, Line
 
 POINTS = np.array([1.0, 2.0])
 
 
-@pytest.mark.parametrize("name", [r"$\foo$", "$x_{$", "a $ b", r"US\$ and $", "_", "", "{}", "%s", "\n", "损失"])
+@pytest.mark.parametrize(
+    "name", others_in_ci([r"$\foo$", "", "损失", "$x_{$", "a $ b", r"US\$ and $", "_", "{}", "%s", "\n"], first=3)
+)
 def test_names_are_text_and_not_formulas(name: str, tmp_path: Path) -> None:
     other = f"{name} 2"
     parts = {

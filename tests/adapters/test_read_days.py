@@ -3,6 +3,7 @@
 The files of all other days are overwritten with as many zeros: a reader that opened one would fail.
 """
 
+import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -32,10 +33,11 @@ def spec() -> ModelSpec:
     return load_model_spec(MODEL)
 
 
-@pytest.fixture
-def lake(settings: Settings, spec: ModelSpec) -> Lake:
-    """Predictions with a file for each day, and events with one for each landed day."""
-    found = Lake(settings.lake, spec.source.name, spec.name)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec) -> Path:
+    """A lake: predictions with a file for each day, and events with one for each landed day."""
+    folder = tmp_path_factory.mktemp("made")
+    found = Lake(str(folder), spec.source.name, spec.name)
     rows = payments(DAYS)[0].assign(score=0.5)
     for number in range(DAYS):
         of_day = rows[rows["event_time"].dt.date == day(number)]
@@ -45,7 +47,14 @@ def lake(settings: Settings, spec: ModelSpec) -> Lake:
         events = events.set_column(events.schema.get_field_index("event_time"), "event_time", times)
         events = events.append_column("partition", pa.array([str(day(number))] * len(events)))
         found.replace(EVENTS, events, f"partition = '{day(number)}'", ["partition"])
-    return found
+    return folder
+
+
+@pytest.fixture
+def lake(made: Path, settings: Settings, spec: ModelSpec) -> Lake:
+    """A copy of `made`, to be spoilt."""
+    shutil.copytree(made, settings.lake)
+    return Lake(settings.lake, spec.source.name, spec.name)
 
 
 def spoil(lake: Lake, table: str, keep: Days) -> int:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from testing.gate import Gate
 from testing.ports import free_port
 from tests.adapters.tiny_artifact import WEEK, make_artifact
+from tests.cases import others_in_ci
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import SERVED, ModelState, Registry, Runs
 from training.adapters.registry.connection import contract_errors
@@ -78,7 +79,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
         process.wait()
 
 
-@pytest.fixture(params=["file", "server"])
+#: `tests/serving/test_service.py` registers and serves by way of a server in `make test`.
+@pytest.fixture(params=others_in_ci(["file", "server"]))
 def world(request: pytest.FixtureRequest, tmp_path: Path, mlflow_database: Path) -> World:
     model = f"tiny_{next(_names)}"
     if request.param == "server":

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from testing.quick_yaml import yaml_of
 from testing.spec_files import MODEL, SOURCE, raw_specs
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec, model_names
@@ -26,7 +26,7 @@ class Files:
     def load(self, name: str = MODEL) -> ModelSpec:
         for folder, file, fields in (("models", name, self.model), ("repo", SOURCE, self.source)):
             (self.folder / folder).mkdir(exist_ok=True)
-            (self.folder / folder / f"{file}.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+            (self.folder / folder / f"{file}.yaml").write_text(yaml_of(fields))
         return load_model_spec(name, self.folder / "models", self.folder / "repo")
 
     def set(self, path: str, value: Any) -> None:

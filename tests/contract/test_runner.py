@@ -169,14 +169,14 @@ def test_told_to_stop_it_ends_with_75_and_a_report(tmp_path: Path) -> None:
         """
         import sys, time
         from training.runner import run_step
-        from training.steps import drift
+        from training.steps import rollback
 
         def slow(inputs, settings):
             print("working", flush=True)
             time.sleep(60)
 
-        drift.run = slow
-        sys.exit(run_step("drift", '{"model": "card_fraud"}', sys.argv[1]))
+        rollback.run = slow
+        sys.exit(run_step("rollback", '{"model": "card_fraud"}', sys.argv[1]))
         """
     )
     result = tmp_path / "report.json"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.cases import others_in_ci
 from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days
 from training.contract.columns import Column
@@ -85,7 +86,7 @@ SUMS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", others_in_ci(range(3)))
 @pytest.mark.parametrize("label", [None, LABEL])
 @pytest.mark.parametrize("every", ["1d", "1h"])
 def test_unicode_keys_repeated_events_and_reports_before_their_event(

@@ -1,6 +1,7 @@
 """The SQL of declared aggregations against a reference that looks, row by row, only at what was known at its time."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -135,9 +136,12 @@ def known_rows(events: list[Row], labels: list[Row], moment: datetime, label: La
     """The events that count at `moment`, each with its label."""
     if label is None:
         return [event for event in events if event["at"] < moment]
-    found = []
+    found, told = [], defaultdict[int, list[Row]](list)
+    for each in labels:
+        if each["told"] < moment:
+            told[each["event"]].append(each)
     for event in events:
-        reports = [each for each in labels if each["event"] == event["id"] and each["told"] < moment]
+        reports = told[event["id"]]
         if reports and event["at"] < moment - timedelta(days=label.delay_days):
             found.append({**event, "late": max(reports, key=lambda each: each["told"])["late"]})
     return found
@@ -171,6 +175,12 @@ def expected(table: FeatureTable, rows: list[Row], moment: datetime, delay_days:
     return found
 
 
+def assert_row(row: np.ndarray, want: dict[str, float | None], about: str) -> None:
+    """The features of a row, in the order of `want`. None: null."""
+    wanted = [np.nan if value is None else value for value in want.values()]
+    np.testing.assert_allclose(row, wanted, rtol=1e-5, atol=1e-6, err_msg=f"{about}, of {list(want)}")
+
+
 @pytest.mark.parametrize("seed", others_long(range(2)))
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize(("every", "windows"), [("1d", ["1d", "3d"]), ("1h", ["1h", "5h", "1d"])])
@@ -187,7 +197,10 @@ def test_every_function_is_as_defined(every: str, windows: list[str], labelled: 
     found = computed(table, events, labels, label, days).to_pandas()
     found = found[found["shop"].notna()]
     times = pd.to_datetime(found["feature_timestamp" if every == "1h" else "day"], utc=True)
-    rows = {(shop, time): row for shop, time, (_, row) in zip(found["shop"], times, found.iterrows(), strict=True)}
+    names = [feature.name for feature in table.features()]
+    nothing = {feature.name: feature.default for feature in table.features()}
+    values = found[names].to_numpy(float)
+    rows = {(shop, time): row for shop, time, row in zip(found["shop"], times, values, strict=True)}
     assert len(rows) == len(found)
     delay, checked, last = (LABEL.delay_days if labelled else 0), 0, dict[str, datetime]()
     for step in range(1, days * 24 // table.step_hours):
@@ -196,27 +209,15 @@ def test_every_function_is_as_defined(every: str, windows: list[str], labelled: 
         for shop in "0123":
             want = expected(table, [row for row in known if row["shop"] == shop], moment, delay)
             row = rows.get((shop, pd.Timestamp(moment)))
-            nothing = {feature.name: feature.default for feature in table.features()}
             if row is None:
                 assert want == nothing
                 continue
             last[shop], checked = moment, checked + 1
-            for name, value in want.items():
-                assert row[name] == pytest.approx(
-                    np.nan if value is None else value, rel=1e-5, abs=1e-6, nan_ok=True
-                ), (
-                    moment,
-                    shop,
-                    name,
-                )
+            assert_row(row, want, f"{shop} {moment}")
     assert checked == len(rows) > 50
     # The last row of each entity is one of defaults: the entity has left the longest window.
     for shop, moment in last.items():
-        row = rows[(shop, pd.Timestamp(moment))]
-        for feature in table.features():
-            assert row[feature.name] == pytest.approx(
-                np.nan if feature.default is None else feature.default, nan_ok=True
-            )
+        assert_row(rows[(shop, pd.Timestamp(moment))], nothing, f"{shop} {moment}")
 
 
 @pytest.mark.parametrize("every", ["1d", "1h"])

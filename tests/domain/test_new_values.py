@@ -91,7 +91,7 @@ def test_one_row_in_a_hundred_is_found_and_named(kind: str, value: object, part:
 def test_nothing_is_new_when_nothing_has_changed(kind: str) -> None:
     random = np.random.default_rng(1)
     for rows in (7, 100, 5000):
-        for _ in range(20):
+        for _ in range(8):
             before, now = KINDS[kind](random, OLD_ROWS), KINDS[kind](random, rows)
             assert found(before, now).p_value >= compare_shares(side(x=before), side(x=now), MINIMUM)["x"].p_value
 

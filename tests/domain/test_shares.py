@@ -62,7 +62,7 @@ def test_rows_of_one_entity_are_not_taken_for_evidence_of_their_own(
 ) -> None:
     """Slow features: each entity has about the same value in all its rows, and another one some weeks later."""
     random = np.random.default_rng(1)
-    rates, worlds = random.uniform(0.2, 2, 300), 150
+    rates, worlds = random.uniform(0.2, 2, 300), 60
     found, naive = [], []
     for _ in range(worlds):
         sides = []

@@ -1,10 +1,12 @@
 """Calibrated probabilities are closer to what comes true, and ONNX computes the same ones."""
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
 
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 from tests.estimators.test_estimators import QUICK
 from tests.estimators.test_matrix import KINDS, exported, made, odd
 from training.contract.errors import ConfigError, DataContractError
@@ -14,6 +16,10 @@ from training.estimators import base
 from training.estimators.base.calibration import Isotonic, OneVersusRest, fit_calibrated
 
 METHODS = ("sigmoid", "isotonic")
+#: Both methods with all estimators; first a linear one and trees.
+CALIBRATED = list(
+    dict.fromkeys([("logistic_regression", "sigmoid"), ("xgboost", "isotonic"), *itertools.product(QUICK, METHODS)])
+)
 
 
 def calibrated(name: str, method: str, data: base.TrainingData, **given: object):  # type: ignore[no-untyped-def]
@@ -23,8 +29,7 @@ def calibrated(name: str, method: str, data: base.TrainingData, **given: object)
 
 
 @pytest.mark.parametrize("target", others_long(["binary", "classes"]))
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("name", "method"), others_in_ci(CALIBRATED, first=2))
 def test_onnx_computes_the_calibrated_probabilities(name: str, method: str, target: Target) -> None:
     data = made(target, KINDS["all"], 2000)
     fitted = calibrated(name, method, data)

@@ -71,7 +71,7 @@ def test_learns_to_rank(fitted: dict[str, base.Fitted], name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_onnx_scores_as_the_native_model_does(fitted: dict[str, base.Fitted], name: str) -> None:
-    features, _ = rows(2, 20_000)
+    features, _ = rows(2, 5000)
     exported = scores_of(fitted[name].onnx(), features)
     assert exported.shape == (len(features),)
     assert exported.dtype == np.float32
@@ -115,7 +115,7 @@ def test_another_seed_gives_another_model(fitted: dict[str, base.Fitted], name: 
         "xgboost": {"subsample": 0.5},
         "lightgbm": {"subsample": 0.5},
     }.get(name, {})
-    one, other = (learn(name, data(*rows(0)), seed, **parameters).onnx() for seed in (1, 2))
+    one, other = (learn(name, data(*rows(0, 500)), seed, **parameters).onnx() for seed in (1, 2))
     assert one != other
 
 

@@ -12,11 +12,16 @@ from training.settings import Settings
 @pytest.fixture
 def here(tmp_path: Path) -> Settings:
     """The sources of the repository and no models; everything under `tmp_path`."""
-    shutil.copytree(SOURCES_DIR, tmp_path / "repo", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "models").mkdir()
+    return in_folder(tmp_path)
+
+
+def in_folder(folder: Path) -> Settings:
+    """As `here`, in `folder`."""
+    shutil.copytree(SOURCES_DIR, folder / "repo", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "models").mkdir()
     return Settings(
-        home=tmp_path / "home",
-        models_dir=tmp_path / "models",
-        feature_repo=tmp_path / "repo",
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        home=folder / "home",
+        models_dir=folder / "models",
+        feature_repo=folder / "repo",
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, payments, put
+from tests.onboarding.conftest import in_folder
 from training import storage
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
@@ -22,10 +23,13 @@ from training.settings import Settings, variable
 from training.steps import materialize
 
 
-@pytest.fixture
-def stack(here: Settings, tmp_path: Path, mlflow_database: Path) -> Settings:
-    """The source card_payments with its two models, of which card_fraud has versions, aliases and predictions."""
-    shutil.copy(mlflow_database, tmp_path / "mlflow.db")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> tuple[Settings, Path]:
+    """The source card_payments with its two models, of which card_fraud has versions, aliases and predictions. And a
+    copy of all its files."""
+    folder = tmp_path_factory.mktemp("stack")
+    shutil.copy(mlflow_database, folder / "mlflow.db")
+    here = in_folder(folder)
     for name in (MODEL, "flight_delay"):
         shutil.copy(MODELS_DIR / f"{name}.yaml", here.models_dir)
     other = (MODELS_DIR / f"{MODEL}.yaml").read_text().replace(f"name: {MODEL}", "name: other")
@@ -34,13 +38,27 @@ def stack(here: Settings, tmp_path: Path, mlflow_database: Path) -> Settings:
     materialize.run(MaterializeInputs(source=SOURCE, table_versions=compute(here, 0, 13)), here)
     _register(here)
     (Path(here.lake) / SOURCE / "predictions" / MODEL).mkdir(parents=True)
-    for folder in (f"{MODEL}/datasets/abc", f"{MODEL}/snapshots", f"{MODEL}/verdicts", f"{SOURCE}/data_docs/x"):
-        (Path(here.work) / folder).mkdir(parents=True)
-        (Path(here.work) / folder / "file").write_text("x")
+    for part in (f"{MODEL}/datasets/abc", f"{MODEL}/snapshots", f"{MODEL}/verdicts", f"{SOURCE}/data_docs/x"):
+        (Path(here.work) / part).mkdir(parents=True)
+        (Path(here.work) / part / "file").write_text("x")
     for file in (f"events/models/{MODEL}/x.json", f"overviews/{MODEL}.json", "overviews/other.json"):
         storage.write(storage.join(here.work, "_life", file), b"{}")
     (Path(here.serving) / "models" / MODEL / "1").mkdir(parents=True)
-    return here
+    kept = tmp_path_factory.mktemp("kept") / "stack"
+    shutil.copytree(folder, kept)
+    return here, kept
+
+
+@pytest.fixture
+def stack(made: tuple[Settings, Path], tmp_path: Path) -> Settings:
+    """What was made: in its place again, for the registry of features names where it lies. MLflow's database, which
+    stays open, is a copy of its own.
+    """
+    settings, kept = made
+    shutil.rmtree(settings.home.parent)
+    shutil.copytree(kept, settings.home.parent)
+    shutil.copy(kept / "mlflow.db", tmp_path)
+    return settings.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"})
 
 
 def _register(settings: Settings) -> None:

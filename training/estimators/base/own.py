@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from typing import Any
 
@@ -40,8 +41,7 @@ class SklearnEstimator:
         self.DEFAULTS: Mapping[Target, Mapping[str, Any]] = {target: settable for target in targets}
         self._seeded = [name for name, value in values.items() if name.endswith("random_state") and value is None]
         packages = {type(each).__module__.partition(".")[0] for each in (prototype, *values.values())}
-        known = packages_distributions()
-        distributions = {name for package in packages for name in known.get(package, ())}
+        distributions = {name for package in packages for name in _distributions_of_packages().get(package, ())}
         self.LIBRARIES = tuple(sorted(distributions | {"onnx", "scikit-learn", "skl2onnx"}))
 
     def fit(
@@ -65,6 +65,13 @@ def adapted(factory: Callable[..., Any]) -> Any:
     made = factory()
     is_model = hasattr(made, "get_params") and (is_classifier(made) or is_regressor(made))
     return SklearnEstimator(made) if is_model else made
+
+
+@cache
+def _distributions_of_packages() -> Mapping[str, list[str]]:
+    """Package → the distributions that it is from. This reads the metadata of everything that is installed, for half a
+    second, and an estimator is loaded several times in one step."""
+    return packages_distributions()
 
 
 def _converter_of(model: Any) -> Convert | None:
