@@ -111,6 +111,14 @@ def test_great_expectations_makes_the_fields_of_an_expectation_once() -> None:
     assert rule.dict() == BaseModel.dict(rule)
 
 
+@pytest.mark.parametrize("given", [{"b": None, "a": "x"}, {"a": True, "b": "x"}, {"a": 1, "b": "x"}, {"a": "x"}, {}])
+def test_great_expectations_gives_the_arguments_of_a_metric_the_same_id_as_before(given: dict[str, object]) -> None:
+    from training.adapters import expectations as quick  # It has called `quick_configurations`.
+
+    ids = quick.gx.core.id_dict.IDDict
+    assert ids(given).to_id() == ids.to_id.__wrapped__(ids(given)) == ids(dict(reversed(given.items()))).to_id()
+
+
 def test_skl2onnx_adds_every_tree_node_through_the_function_that_is_replaced() -> None:
     from skl2onnx import to_onnx
     from skl2onnx.common import tree_ensemble
