@@ -17,6 +17,7 @@ from training import atomic, storage
 from training.contract.errors import DataContractError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
 
 LOG_FOLDER: Final = "_delta_log"
@@ -72,14 +73,13 @@ def refuse_torn_commit(table: str, version: int) -> None:
         _refuse_torn(storage.local(_commit_uri(table, version)))
 
 
-def refuse_lost_files(opened: "DeltaTable") -> None:
-    """Raises DataContractError when a file of the opened version is missing or has another size."""
-    import pyarrow as pa
-
+def refuse_lost_files(opened: "DeltaTable", listed: "pa.Table") -> None:
+    """Raises DataContractError when one of the files of the opened version, `listed`, is missing or has another
+    size."""
     if storage.is_remote(opened.table_uri):
         return
-    folder, actions = _folder(opened), pa.table(opened.get_add_actions(flatten=True))
-    for path, size in zip(*(actions[name].to_pylist() for name in ("path", "size_bytes")), strict=True):
+    folder = _folder(opened)
+    for path, size in zip(*(listed[name].to_pylist() for name in ("path", "size_bytes")), strict=True):
         file = folder / unquote(path)
         if not file.is_file() or file.stat().st_size != size:
             hint = "Restore it from a backup, or deliver or compute the partition again, which writes another file."

@@ -427,6 +427,29 @@ def test_filters_know_that_a_column_is_null_in_files_from_before_it(
         assert connection.execute(f"SELECT id FROM t WHERE {sql} ORDER BY id").fetchall() == [(id_,) for id_ in found]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "partitions"),
+    [
+        (ds.field("value") > 2, "b"),
+        (ds.field("value") <= 2, "a"),
+        (ds.field("value").is_null(), ""),
+        (ds.field("name") == "y", "a"),
+        (ds.field("time") >= datetime(2026, 1, 6, tzinfo=UTC), "b"),
+        (ds.field("nothing").is_valid(), ""),
+        (ds.field("share") > 5, "ab"),
+    ],
+)
+def test_a_scan_leaves_out_files_in_which_no_row_is_wanted(lake: Lake, wanted: ds.Expression, partitions: str) -> None:
+    """But for floats, of which a scan looks into every file."""
+    for day, values, names in ((5, [1, 2], ["x", "y"]), (6, [3, 4], ["z", "z"])):
+        columns = {"value": pa.array(values, pa.int64()), "name": names, "share": [0.5, 0.25]}
+        columns["time"] = pa.array([datetime(2026, 1, day, 12, tzinfo=UTC)] * 2, pa.timestamp("us", "UTC"))
+        columns["nothing"] = pa.nulls(2, pa.int64())
+        put(lake, pa.table({**columns, "partition": ["ab"[day - 5]] * 2}))
+    opened = {fragment.path.split("/")[0] for fragment in lake.scan("t").get_fragments(wanted)}
+    assert opened == {f"partition={each}" for each in partitions}
+
+
 def test_a_partition_from_before_the_time_column_has_no_span(lake: Lake) -> None:
     old = rows("a", 1, 2)
     put(lake, old.drop_columns("time"))

@@ -172,6 +172,14 @@ def test_mlflow_forgets_where_artifacts_are(mlflow_database: Path, tmp_path: Pat
     assert written == {"first.txt": "original", "remembered.txt": "original", "copy.txt": "copy"}
 
 
+@pytest.mark.parametrize("given", [{"b": None, "a": "x"}, {"a": True, "b": "x"}, {"a": 1, "b": "x"}, {"a": "x"}, {}])
+def test_great_expectations_gives_the_arguments_of_a_metric_the_same_id_as_before(given: dict[str, object]) -> None:
+    from training.adapters import expectations as quick  # It has called `quick_configurations`.
+
+    ids = quick.gx.core.id_dict.IDDict
+    assert ids(given).to_id() == ids.to_id.__wrapped__(ids(given)) == ids(dict(reversed(given.items()))).to_id()
+
+
 def test_skl2onnx_adds_every_tree_node_through_the_function_that_is_replaced() -> None:
     from skl2onnx import to_onnx
     from skl2onnx.common import tree_ensemble

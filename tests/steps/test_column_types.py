@@ -94,7 +94,7 @@ def same(found: list[Any], expected: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("nullable", others_long([True, False]))
-@pytest.mark.parametrize("name", others_in_ci(VALUES, every=4))
+@pytest.mark.parametrize("name", others_in_ci(VALUES, every=7))
 def test_a_type_keeps_every_value(settings: Settings, tmp_path: Path, name: str, nullable: bool) -> None:
     deliveries, spec = spec_with(settings, {"type": name, "nullable": nullable})
     column, values = spec.request_columns["x"], [*VALUES[name], *([None] if nullable else [])]
@@ -172,7 +172,7 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "rules", "good", "bad", "reason"), others_in_ci(RULES, every=3))
+@pytest.mark.parametrize(("name", "rules", "good", "bad", "reason"), others_in_ci(RULES, every=6))
 def test_the_rules_of_each_type(
     settings: Settings, name: str, rules: dict[str, Any], good: list[Any], bad: Any, reason: str
 ) -> None:
@@ -203,7 +203,7 @@ UNIQUE = {
 }
 
 
-@pytest.mark.parametrize("name", others_in_ci(UNIQUE, first=2))
+@pytest.mark.parametrize("name", others_in_ci(UNIQUE))
 def test_unique_values_of_each_type(settings: Settings, name: str) -> None:
     """Within a partition and across partitions."""
     deliveries, spec = spec_with(settings, {"type": name, "unique": True})
@@ -367,7 +367,7 @@ def test_sample_feeds_follow_the_rules_of_each_type(settings: Settings) -> None:
 
 def test_a_column_of_the_lake_widens_to_a_type_that_holds_its_values(settings: Settings) -> None:
     deliveries, _ = spec_with(settings, {"type": "int8"})
-    steps = [("int8", -128), ("uint16", 65535), ("int64", 2**40), ("float64", 0.5)]
+    steps = [("int8", -128), ("int64", 2**40), ("float64", 0.5)]
     for number, (name, value) in enumerate(steps):
         deliveries.respec(lambda feeds, name=name: feeds["events"]["columns"].update(x={"type": name}))
         spec = respecified(deliveries)
@@ -376,7 +376,7 @@ def test_a_column_of_the_lake_widens_to_a_type_that_holds_its_values(settings: S
         row = row.set_column(0, "transaction_id", pa.array([number])).set_column(1, "event_time", times)
         deliveries.deliver(row, str(DAY + timedelta(days=number)))
     stored = deliveries.lake.scan(EVENTS).to_table().sort_by("transaction_id")
-    assert stored["x"].to_pylist() == [-128.0, 65535.0, 2.0**40, 0.5]
+    assert stored["x"].to_pylist() == [-128.0, 2.0**40, 0.5]
     deliveries.respec(lambda feeds: feeds["events"]["columns"].update(x={"type": "string"}))
     with pytest.raises(ConfigError, match="column x is double in the table and string in the new rows"):
         deliveries.deliver(events(["a"], pa.string()), str(DAY))

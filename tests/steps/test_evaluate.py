@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,9 @@ from pydantic import ValidationError
 
 from testing.spec_files import Raw, spec_files
 from testing.verdicts import computed
+from tests.cases import others_in_ci
 from tests.steps.training_rows import NAMES, START, write_dataset
+from training.adapters import plots
 from training.adapters.datasets import Dataset
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
@@ -42,6 +45,7 @@ from training.settings import Settings
 from training.steps import evaluate, register, train
 
 SOURCE, MODEL = "card_payments", "card_fraud"
+DRAW = plots.draw
 
 
 def _against_the_champion(verdict: Verdict) -> str:
@@ -87,6 +91,15 @@ class Judged:
         for alias in (CHAMPION, CHALLENGER, PREVIOUS):
             self.registry.remove_alias(MODEL, alias)
         return self
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_charts() -> Iterator[None]:
+    """To draw them takes half as long as a training or a verdict. One test asks for them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plots, "draw", lambda folder, charts: None)
+        patched.setattr(evaluate, "draw", lambda folder, charts: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +247,7 @@ def test_registering_again_after_the_rollout_changes_no_alias(world: Judged) -> 
     assert world.registry.get(MODEL, version).aliases == {CHAMPION}
 
 
-@pytest.mark.parametrize(("before", "now"), [(False, True), (True, True), (True, False)])
+@pytest.mark.parametrize(("before", "now"), others_in_ci([(True, True), (False, True), (True, False)]))
 def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: Judged, before: bool, now: bool) -> None:
     judged = world.serve(world.poor) if before else None
     evaluated = world.evaluate(world.good)
@@ -319,17 +332,20 @@ def test_with_few_entities_and_few_hours_nothing_is_promoted(world: Judged) -> N
 
 @pytest.mark.parametrize(
     ("name", "customers", "drawn"),
-    [
-        ("strings", pa.array([f"customer {i}" for i in range(100)]), "whole entities (100)"),
-        ("some null", pa.array([*range(99), None]), "whole entities (124)"),
-        ("null strings", pa.array([*(f"c{i}" for i in range(99)), None]), "whole entities (124)"),
-        ("all null", pa.array([None], pa.int64()), "whole entities (2530)"),
-        (
-            "one of them nearly all",
-            pa.array([*[0] * 900, *range(1, 100)]),
-            "blocks of 4 hours (42), because 100 entities",
-        ),
-    ],
+    others_in_ci(
+        [
+            ("null strings", pa.array([*(f"c{i}" for i in range(99)), None]), "whole entities (124)"),
+            (
+                "one of them nearly all",
+                pa.array([*[0] * 900, *range(1, 100)]),
+                "blocks of 4 hours (42), because 100 entities",
+            ),
+            ("strings", pa.array([f"customer {i}" for i in range(100)]), "whole entities (100)"),
+            ("some null", pa.array([*range(99), None]), "whole entities (124)"),
+            ("all null", pa.array([None], pa.int64()), "whole entities (2530)"),
+        ],
+        first=2,
+    ),
 )
 def test_entities_may_be_text_absent_or_unequal(world: Judged, name: str, customers: pa.Array, drawn: str) -> None:
     verdict = _judged(world, name, customers, whole_days=True)
@@ -627,8 +643,9 @@ _HOLDOUT_START = datetime(2026, 1, 19, tzinfo=UTC)
 
 
 def test_slices_calibration_and_fairness_are_in_the_verdict_the_report_and_the_run(
-    world: Judged, tmp_path: Path
+    world: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evaluate, "draw", DRAW)
     result = _with_groups(
         world,
         tmp_path,
@@ -662,8 +679,8 @@ def test_slices_calibration_and_fairness_are_in_the_verdict_the_report_and_the_r
     page = Path(result.report_uri).with_suffix(".md").read_text()
     for heading in ("## Slices", "## Calibration", "## Fairness: rates by terminal_id", "| terminal_id < 50 | "):
         assert heading in page
-    plots = {file.path for file in world.registry._client.list_artifacts(world.good.run_id, "plots")}
-    assert "plots/reliability.png" in plots
+    drawn = {file.path for file in world.registry._client.list_artifacts(world.good.run_id, "plots")}
+    assert "plots/reliability.png" in drawn
     assert json.loads(Path(result.report_uri).read_text()) == result.model_dump(mode="json")
 
 

@@ -210,14 +210,14 @@ def fractional(rows: pa.Table) -> pa.Table:
         (fractional, "customer_id is not a whole number: "),
         (lambda rows: rows.drop_columns("terminal_id"), "column terminal_id is missing"),
         (lambda rows: rows.drop_columns("event_time"), "column event_time is missing"),
-        (lambda rows: rows.slice(0, 0), "2026-01-06: 0 rows, expected"),
+        pytest.param(lambda rows: rows.slice(0, 0), "2026-01-06: 0 rows, expected", marks=pytest.mark.ci),
         (lambda rows: rows.slice(0, 30), "2026-01-06: 30 rows, expected"),
-        (lambda rows: pa.concat_tables([rows] * 4), "rows, expected"),
+        pytest.param(lambda rows: pa.concat_tables([rows] * 4), "rows, expected", marks=pytest.mark.ci),
         (
             lambda rows: changed(rows, "amount", lambda values: [-1.0] * 20 + values[20:]),
             "amount is outside 0 … 100000: 20",
         ),
-        (lambda rows: GENERATOR.events(FIRST), "2026-01-06: 0 rows, expected"),
+        pytest.param(lambda rows: GENERATOR.events(FIRST), "2026-01-06: 0 rows, expected", marks=pytest.mark.ci),
         (lambda rows: rows.append_column("amount", rows["amount"]), "several columns with the name amount"),
     ],
 )
@@ -269,7 +269,7 @@ def test_a_gap_is_judged_against_the_other_partitions_of_the_feed_alone(deliveri
     assert {row["partition"] for row in deliveries.rows(EVENTS)} == {str(day(n)) for n in (0, 100, 107)}
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
 def test_a_truncated_file_is_refused(deliveries: Deliveries, part: float) -> None:
     inputs = deliveries.land(GENERATOR.events(FIRST), "2026-01-05")
     content = Path(inputs.uri).read_bytes()
@@ -427,7 +427,7 @@ def version(bad_amount: float) -> pa.Table:
 
 def test_ingests_at_the_same_time_lose_nothing(deliveries: Deliveries) -> None:
     """Different partitions at once, each with a row for quarantine: all go through, or ask to be run again."""
-    spoiled = {n: changed(GENERATOR.events(day(n)), "amount", first(-1.0)) for n in range(4)}
+    spoiled = {n: changed(GENERATOR.events(day(n)), "amount", first(-1.0)) for n in range(3)}
     inputs = [deliveries.land(rows, partition_name(Days.ending(day(n + 1), 1))) for n, rows in spoiled.items()]
     retries: list[IngestInputs] = []
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cases import others_in_ci
 from tests.steps.ingest_helpers import FIRST, GENERATOR, Deliveries, changed, day
 from training.adapters import landing, unique_values
 from training.adapters.lake import EVENTS, QUARANTINE
@@ -63,7 +64,7 @@ def deliveries(settings: Settings) -> Deliveries:
     return deliveries
 
 
-@pytest.fixture(params=["whole", "batches"])
+@pytest.fixture(params=["batches", pytest.param("whole", marks=pytest.mark.ci)])
 def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "batches":
         monkeypatch.setattr(landing, "BATCH_ROWS", 40)
@@ -125,7 +126,7 @@ def test_text_ids_are_told_apart_across_batches(settings: Settings, batches: str
     assert result.quarantine_reasons == {"transaction_id is in partition 2026-01-05 already": 1}
 
 
-@pytest.mark.parametrize("where", [0.5, 0.8])
+@pytest.mark.parametrize("where", others_in_ci([0.5, 0.8]))
 def test_a_damaged_page_in_the_middle_commits_nothing(deliveries: Deliveries, batches: str, where: float) -> None:
     inputs = deliveries.land(ROWS, "2026-01-05")
     pq.write_table(ROWS, inputs.uri, row_group_size=50, write_page_checksum=True)

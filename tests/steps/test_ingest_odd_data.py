@@ -82,13 +82,13 @@ def infinite(rows: pa.Table) -> pa.Table:
     others_in_ci(
         [
             (year_56000, "event_time is outside the years 1 … 9999"),
+            (huge_id, "transaction_id is too large for int64"),
             (year_0, "event_time is outside the years 1 … 9999"),
             (nan_id, "customer_id is missing"),
             (fraction, "customer_id is not a whole number"),
-            (huge_id, "transaction_id is too large for int64"),
             (infinite, "amount is infinite"),
         ],
-        every=2,
+        first=2,
     ),
 )
 def test_one_odd_value_costs_one_row(deliveries: Deliveries, spoil: Callable[[pa.Table], pa.Table], rule: str) -> None:
@@ -112,7 +112,7 @@ def test_odd_values_of_columns_without_bounds_and_of_columns_that_may_be_null(de
 
 @pytest.mark.parametrize(
     ("unit", "zone", "scale"),
-    [("ns", "UTC", 1000), ("us", None, 1), ("us", "Mars/Phobos", 1), ("ns", "+05:30", 1000)],
+    others_in_ci([("us", None, 1), ("ns", "+05:30", 1000), ("ns", "UTC", 1000), ("us", "Mars/Phobos", 1)], first=2),
 )
 def test_times_in_any_unit_and_zone_mean_the_same_moment(
     deliveries: Deliveries, unit: str, zone: str | None, scale: int
@@ -125,7 +125,7 @@ def test_times_in_any_unit_and_zone_mean_the_same_moment(
     assert kept["event_time"].to_pylist() == EVENTS_OF_A_DAY["event_time"].to_pylist()
 
 
-@pytest.mark.parametrize("note", [text(*[b"Caf\xe9"] * COUNT), times([17 * 10**17] * COUNT, zone=None)])
+@pytest.mark.parametrize("note", others_in_ci([text(*[b"Caf\xe9"] * COUNT), times([17 * 10**17] * COUNT, zone=None)]))
 def test_columns_that_the_spec_does_not_name_may_hold_anything(deliveries: Deliveries, note: pa.Array) -> None:
     result = deliveries.deliver(infinite(EVENTS_OF_A_DAY).append_column("note", note), "2026-01-05")
     assert (result.rows_kept, result.rows_quarantined) == (COUNT - 1, 1)
@@ -312,13 +312,16 @@ def test_a_refused_partition_widens_nothing(deliveries: Deliveries) -> None:
 
 @pytest.mark.parametrize(
     ("column", "kind", "values"),
-    [
-        ("amount", {"type": "int64"}, pc.floor(EVENTS_OF_A_DAY["amount"])),
-        ("amount", {"type": "string"}, EVENTS_OF_A_DAY["amount"].cast(pa.string())),
-        ("customer_id", {"type": "string"}, EVENTS_OF_A_DAY["customer_id"].cast(pa.string())),
-        ("amount", {"type": "bool"}, pa.array([True] * COUNT)),
-        ("amount", {"type": "timestamp"}, EVENTS_OF_A_DAY["event_time"]),
-    ],
+    others_in_ci(
+        [
+            ("amount", {"type": "int64"}, pc.floor(EVENTS_OF_A_DAY["amount"])),
+            ("customer_id", {"type": "string"}, EVENTS_OF_A_DAY["customer_id"].cast(pa.string())),
+            ("amount", {"type": "string"}, EVENTS_OF_A_DAY["amount"].cast(pa.string())),
+            ("amount", {"type": "bool"}, pa.array([True] * COUNT)),
+            ("amount", {"type": "timestamp"}, EVENTS_OF_A_DAY["event_time"]),
+        ],
+        first=2,
+    ),
 )
 def test_any_other_change_of_a_type_is_refused_before_anything_is_written(
     deliveries: Deliveries, column: str, kind: dict, values: Any
@@ -381,7 +384,6 @@ def test_a_column_that_may_be_null_from_now_on(deliveries: Deliveries) -> None:
             ("customer_id", {"type": "int64", "values": [-1]}),
             ("terminal_id", {"type": "int64", "unique": True}),
         ],
-        every=3,
     ),
 )
 def test_changed_rules_are_for_later_deliveries(deliveries: Deliveries, column: str, rule: dict) -> None:

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.steps.ingest_helpers import GENERATOR, SOURCE, Deliveries, day
-from training.contract.errors import ExitCode
+from training.contract.errors import DataContractError, ExitCode
+from training.contract.messages import IngestInputs
 from training.domain.parquet_size import declared_bytes
 from training.settings import ROOT, Settings
+from training.steps.ingest import run
 
 
 def repeated(value: object, rows: int) -> pa.DictionaryArray:
@@ -87,12 +89,20 @@ def test_texts_with_a_prefix_that_is_written_once_are_measured_when_they_are_dec
     assert "its rows take more than 50," in said
 
 
+def refused(settings: Settings, path: Path, maximum_bytes: int) -> str:
+    """As `refusal`, in this process: what is not read takes no memory."""
+    inputs = IngestInputs(source=SOURCE, feed="events", partition=str(day(0)), uri=str(path))
+    with pytest.raises(DataContractError) as raised:
+        run(inputs, settings.model_copy(update={"landed_maximum_bytes": maximum_bytes}))
+    return raised.value.message
+
+
 def test_a_file_that_is_larger_than_its_rows_may_be_is_not_read(settings: Settings) -> None:
     path = Path(settings.landing, SOURCE, "events", f"{day(0)}.parquet")
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         file.truncate(3 << 30)  # Takes no space on the disk.
-    assert "its content alone is larger" in refusal(settings, path, CT_LANDED_MAXIMUM_BYTES=str(1 << 30))
+    assert "its content alone is larger" in refused(settings, path, 1 << 30)
 
 
 def test_part_files_count_together(settings: Settings) -> None:
@@ -102,9 +112,7 @@ def test_part_files_count_together(settings: Settings) -> None:
         table = pa.table({"x": repeated(7, 1_000_000)})
         pq.write_table(table, folder / f"part-{number}.parquet", store_schema=False)
     (folder / "_SUCCESS").touch()
-    code, report, _ = ingest(settings, folder, CT_LANDED_MAXIMUM_BYTES="20000000")
-    assert code == ExitCode.DATA_CONTRACT
-    assert "it declares rows of 24,000,000 bytes" in report["error"]["message"]
+    assert "it declares rows of 24,000,000 bytes" in refused(settings, folder, 20_000_000)
 
 
 @pytest.mark.long
