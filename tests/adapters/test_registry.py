@@ -79,7 +79,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
         process.wait()
 
 
-#: `tests/serving/test_service.py` registers and serves by way of a server in `make test`.
+#: `make test` registers by way of a server in test_a_lost_answer_creates_nothing_twice.
 @pytest.fixture(params=others_in_ci(["file", "server"]))
 def world(request: pytest.FixtureRequest, tmp_path: Path, mlflow_database: Path) -> World:
     model = f"tiny_{next(_names)}"
@@ -296,7 +296,6 @@ def dataset() -> DatasetResult:
     )
 
 
-@pytest.mark.ci
 def test_a_lost_answer_creates_nothing_twice(server: str, tmp_path: Path) -> None:
     gate = Gate(int(server.rpartition(":")[2]))
     gate.open()

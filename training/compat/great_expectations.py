@@ -95,6 +95,7 @@ def _quick_ids(to_id: Any) -> Any:
     def quick(self: Any, *given: Any, **named: Any) -> Any:
         if given or named or not all(type(value) in _PLAIN for value in self.values()):
             return to_id(self, *given, **named)
-        return of(type(self), tuple(sorted(self.items())))
+        kind: Any = type(self)
+        return of(kind, tuple(sorted(self.items())))
 
     return quick
