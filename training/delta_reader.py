@@ -1,8 +1,8 @@
 """Reads an opened version of a Delta table: its rows, and what its log says of its files."""
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -21,6 +21,18 @@ class Span(NamedTuple):
     rows: int
     earliest: datetime
     newest: datetime
+
+
+#: Columns of these types have ranges. The log has decimals as floats, which are rounded. Rows are hardly ever looked
+#: for by ranges of floats, and a table of features has many columns of them.
+_WITH_RANGES: Final = (
+    pa.types.is_integer,
+    pa.types.is_boolean,
+    pa.types.is_date,
+    pa.types.is_timestamp,
+    pa.types.is_string,
+    pa.types.is_large_string,
+)
 
 
 def dataset(opened: DeltaTable) -> ds.FileSystemDataset:
@@ -54,8 +66,7 @@ def _promises(listed: pa.Table, schema: pa.Schema) -> list[ds.Expression]:
         if (of := f"partition.{field.name}") in listed.column_names:
             for row, value in enumerate(listed[of].cast(field.type)):
                 promises[row] &= column == value if value.is_valid else column.is_null()
-        # Rows are hardly ever looked for by ranges of floats. A table of features has many columns of them.
-        elif f"min.{field.name}" in listed.column_names and not pa.types.is_floating(field.type):
+        elif f"min.{field.name}" in listed.column_names and any(is_type(field.type) for is_type in _WITH_RANGES):
             for row, holds in enumerate(_ranges(listed, field)):
                 if holds is not None:
                     promises[row] &= holds
@@ -65,9 +76,11 @@ def _promises(listed: pa.Table, schema: pa.Schema) -> list[ds.Expression]:
 def _ranges(listed: pa.Table, field: pa.Field) -> Iterator[ds.Expression | None]:
     """What is known of a column in each file; None where nothing is."""
     column = pc.field(field.name)
-    ends = (listed[f"{end}.{field.name}"].cast(field.type) for end in ("min", "max"))
+    least_ones, most_ones = (listed[f"{end}.{field.name}"].cast(field.type) for end in ("min", "max"))
+    if pa.types.is_timestamp(field.type):  # The log cuts both to milliseconds.
+        most_ones = pc.add(most_ones, pa.scalar(timedelta(milliseconds=1)))
     counts = (listed[name].to_pylist() for name in (f"null_count.{field.name}", "num_records"))
-    for least, most, nulls, rows in zip(*ends, *counts, strict=True):
+    for least, most, nulls, rows in zip(least_ones, most_ones, *counts, strict=True):
         if nulls is not None and nulls == rows:
             yield column.is_null()
         elif least.is_valid and most.is_valid:

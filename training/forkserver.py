@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -52,8 +52,11 @@ LIBRARIES = (
 )
 #: These processes skip the cleanup of C libraries when they end. It would wait for threads, which a fork does not copy.
 FORK = multiprocessing.get_context("fork")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: Seconds that running steps have to end when this server stops.
 PATIENCE_SECONDS = 20.0
+#: Seconds until a signal is seen that came while no call of the kernel waited.
+SIGNAL_SECONDS = 1.0
 #: The first of the arguments of a step, `-m <module> …`.
 MODULE_OPTION = "-m"
 
@@ -67,23 +70,27 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._ends_it = False
+        self._waiting = False
 
     def ask(self, signum: int, frame: object) -> None:
         self.asked = True
-        if self._ends_it:
+        if self._waiting:
             raise SystemExit(0)
 
-    @contextlib.contextmanager
-    def ends_this(self) -> Iterator[None]:
-        """Raises SystemExit in here when the process is asked to end, or has been."""
-        self._ends_it = True
+    def wait(self, on: list[Any]) -> None:
+        """Wait until one of `on` (connections, sockets, sentinels) is ready.
+
+        Raises SystemExit when the process is asked to end meanwhile, or has been.
+        """
+        self._waiting = True
         try:
+            # With a limit: a signal that comes just before the system call does not end it.
+            while not self.asked and not wait(on, SIGNAL_SECONDS):
+                pass
             if self.asked:
                 raise SystemExit(0)
-            yield
         finally:
-            self._ends_it = False
+            self._waiting = False
 
 
 STOP = Stop()
@@ -149,17 +156,16 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 def serve(listener: socket.socket, own: OwnCode) -> None:
     """Fork a process that serves each client, until SIGTERM. Then have all of them end their steps, and wait."""
-    signal.signal(signal.SIGTERM, STOP.ask)
-    signal.signal(signal.SIGINT, STOP.ask)
+    for each in STOP_SIGNALS:
+        signal.signal(each, STOP.ask)
     watchers: list[BaseProcess] = []
     try:
         while True:
-            with STOP.ends_this():
-                connection, _ = listener.accept()
+            STOP.wait([listener])
+            connection, _ = listener.accept()
             own.unload_if_changed()
             watchers = [watcher for watcher in watchers if watcher.is_alive()]
-            watchers.append(FORK.Process(target=serve_client, args=(connection, listener)))
-            watchers[-1].start()
+            watchers.append(_fork(serve_client, connection, listener))
             connection.close()
     except SystemExit:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -171,18 +177,33 @@ def serve(listener: socket.socket, own: OwnCode) -> None:
         raise
 
 
+def _fork(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process that runs `target`. The stop signals wait until it can handle them: Python forgets those that come
+    before it has set up the new process."""
+    process = FORK.Process(target=_begin, args=(target, *arguments))
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return process
+
+
+def _begin(target: Callable[..., None], *arguments: Any) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    target(*arguments)
+
+
 def serve_client(connection: socket.socket, listener: socket.socket) -> None:
     """Serve one client: fork the step, wait for its end, send the exit code."""
     listener.close()
     # On Ctrl-C, which goes to the whole process group, the server sends SIGTERM here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with STOP.ends_this():
-        request, output = _request(connection)
-    step = FORK.Process(target=run, args=(request["argv"], request["env"], output, connection))
-    step.start()
+    request, output = _request(connection)
+    step = _fork(run, request["argv"], request["env"], output, connection)
     os.close(output)
-    with contextlib.suppress(SystemExit), STOP.ends_this():  # the server stops
-        wait([step.sentinel, connection])
+    with contextlib.suppress(SystemExit):  # the server stops
+        STOP.wait([step.sentinel, connection])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if step.is_alive():
         _signal_group(step, signal.SIGTERM)
@@ -217,8 +238,10 @@ def run(argv: list[str], env: dict[str, str], output: int, connection: socket.so
 
 def _request(connection: socket.socket) -> tuple[dict[str, Any], int]:
     """The client's request, and the descriptor for the output. Raises SystemExit when the client sent none."""
+    STOP.wait([connection])
     message, descriptors, _, _ = socket.recv_fds(connection, 65_536, 1)
     while message and not message.endswith(b"\n"):
+        STOP.wait([connection])
         more = connection.recv(65_536)
         message = message + more if more else b""
     if not message or not descriptors:

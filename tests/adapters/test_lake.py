@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -448,6 +450,37 @@ def test_a_scan_leaves_out_files_in_which_no_row_is_wanted(lake: Lake, wanted: d
         put(lake, pa.table({**columns, "partition": ["ab"[day - 5]] * 2}))
     opened = {fragment.path.split("/")[0] for fragment in lake.scan("t").get_fragments(wanted)}
     assert opened == {f"partition={each}" for each in partitions}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([datetime(2026, 1, 6, 12, 0, 0, 123_456, tzinfo=UTC)], pa.timestamp("us", "UTC")),
+        pa.array([datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)], pa.timestamp("us", "UTC")),
+        pa.array([datetime(2026, 1, 6, 12, 0, 0, 999_999)], pa.timestamp("us")),
+        pa.array([date(1969, 12, 31)]),
+        pa.array(["é" * 200]),
+        pa.array(["\U0010ffff" * 100]),
+        pa.array([""]),
+        pa.array([2**63 - 1]),
+        pa.array([-(2**63)]),
+        pa.array([2**53 + 1]),
+        pa.array([False]),
+        pa.array([Decimal("12345678901234567890.123456789")]),
+        pa.array([0.1 + 0.2]),
+        pa.array([float("nan")]),
+        pa.array([b"\x00\xff"]),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_a_scan_finds_what_a_file_has_at_the_ends_of_its_range(lake: Lake, values: pa.Array) -> None:
+    """Its log has times cut to milliseconds, long texts cut, and decimals as floats."""
+    put(lake, pa.table({"value": values, "partition": ["a"]}))
+    found = lake.scan("t").to_table(filter=ds.field("value") == values[0])
+    assert found.num_rows == pc.sum(pc.equal(values, values)).as_py()
+    assert lake.scan("t").to_table(filter=ds.field("value") >= values[0])["value"].to_pylist() == (
+        values.to_pylist() if found.num_rows else []
+    )
 
 
 def test_a_partition_from_before_the_time_column_has_no_span(lake: Lake) -> None:
