@@ -9,12 +9,12 @@ def answer_predictions(frontend: Frontend) -> None:
     """Make the endpoints of `frontend` those of the models that are served now."""
     hosts, auth, settings = frontend.hosts, frontend.auth, frontend.settings
     assert hosts is not None
-    endpoints = dict[str, Endpoint]()
+    endpoints, only = dict[str, Endpoint](), hosts.only
     for name, host in hosts.all.items():
         for kind in (PredictEndpoint, PredictBatchEndpoint):
             endpoint = kind(host, auth, settings)
             endpoints[f"/models/{name}{kind.operation}"] = endpoint
-            if host is hosts.only:
+            if host is only:
                 endpoints[kind.operation] = endpoint
         endpoints[f"/v2/models/{name}{INFER}"] = InferEndpoint(host, auth, settings)
     frontend.endpoints.clear()

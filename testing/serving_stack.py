@@ -16,6 +16,7 @@ import httpx
 import pyarrow as pa
 import yaml
 
+from testing.compat.mlflow import SERVER_APP, server_environment
 from testing.http_client import http
 from testing.onnx_attacks import replace_model
 from testing.ports import free_port
@@ -100,16 +101,10 @@ def mlflow_server(folder: Path) -> MlflowServer:
     """
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["mlflow.server.fastapi_app:app"]
-    environment = {
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "art"),
-        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    return MlflowServer(command, os.environ | environment, folder / "mlflow.log", url=f"http://127.0.0.1:{port}")
+    command += [SERVER_APP]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | quiet | server_environment(f"sqlite:///{folder}/mlflow.db", folder / "art")
+    return MlflowServer(command, environment, folder / "mlflow.log", url=f"http://127.0.0.1:{port}")
 
 
 @dataclass

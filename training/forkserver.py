@@ -64,8 +64,8 @@ MODULE_OPTION = "-m"
 class Stop:
     """Whether this process has been asked to end.
 
-    The signal raises SystemExit only where the process waits. Libraries run code before and after each fork, and Python
-    swallows what is raised in it: a stop would be lost.
+    The signal raises SystemExit only where the process waits. Elsewhere it would leave a process that has just been
+    forked behind, or Python would swallow it: in code that libraries run around a fork.
     """
 
     def __init__(self) -> None:

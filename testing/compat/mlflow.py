@@ -1,8 +1,23 @@
-"""MLflow 3.17 with a database for each test: what it does anew for every database, and what it mixes up between two."""
+"""MLflow 3.17 in tests: what it does anew for each database, what it mixes up between two, and its server alone."""
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+#: What `mlflow server` has uvicorn serve. It reads its settings from `server_environment`.
+SERVER_APP = "mlflow.server.fastapi_app:app"
+
+
+def server_environment(database: str, artifacts: Path) -> dict[str, str]:
+    """What `mlflow server` sets for the server that it starts: the URI of its database, and that it serves artifacts
+    from a folder."""
+    return {
+        "_MLFLOW_SERVER_FILE_STORE": database,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(artifacts),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+    }
 
 
 def find_newest_migration_once() -> None:

@@ -130,6 +130,22 @@ def test_mlflow_does_not_ask_for_the_model_before_it_changes_its_aliases_and_tag
     assert raised.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
+def test_mlflow_reads_the_settings_of_its_server_from_these_variables(tmp_path: Path) -> None:
+    from importlib.util import find_spec
+
+    from mlflow.server import constants
+
+    from testing.compat.mlflow import SERVER_APP, server_environment
+
+    assert server_environment("sqlite:///mlflow.db", tmp_path) == {
+        constants.BACKEND_STORE_URI_ENV_VAR: "sqlite:///mlflow.db",
+        constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(tmp_path),
+        constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+    }
+    assert find_spec(SERVER_APP.partition(":")[0]) is not None
+
+
 def test_mlflow_finds_its_newest_migration_once_and_databases_share_compiled_statements(
     mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

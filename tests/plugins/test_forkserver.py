@@ -208,6 +208,21 @@ with forkserver._listening(Path(sys.argv[1])) as listener:
                 assert process.wait(NEVER) == 0
 
 
+def test_stop_signals_wait_until_a_forked_process_can_handle_them() -> None:
+    """Python forgets a signal that comes before it has set up the process."""
+    code = """
+import os, signal
+from training import forkserver
+stops = {signal.SIGTERM, signal.SIGINT}
+blocked = lambda: stops <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+os.register_at_fork(after_in_child=lambda: print(blocked(), end=" ", flush=True))
+forkserver._fork(lambda: print(blocked(), end=" ", flush=True)).join()
+print(blocked())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True False False\n", done.stderr
+
+
 def test_no_server_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forkserver, "CONNECT_SECONDS", 0.1)
     with pytest.raises(AirflowException, match=r"No step server answers at .*\n  → Start it"):

@@ -4,7 +4,6 @@ import copy
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from testing.spec_files import Raw, spec_files
 from testing.verdicts import computed
 from tests.cases import others_in_ci
 from tests.steps.training_rows import NAMES, START, write_dataset
-from training.adapters import plots
 from training.adapters.datasets import Dataset
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
@@ -45,7 +43,6 @@ from training.settings import Settings
 from training.steps import evaluate, register, train
 
 SOURCE, MODEL = "card_payments", "card_fraud"
-DRAW = plots.draw
 
 
 def _against_the_champion(verdict: Verdict) -> str:
@@ -91,15 +88,6 @@ class Judged:
         for alias in (CHAMPION, CHALLENGER, PREVIOUS):
             self.registry.remove_alias(MODEL, alias)
         return self
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_charts() -> Iterator[None]:
-    """To draw them takes half as long as a training or a verdict. One test asks for them."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plots, "draw", lambda folder, charts: None)
-        patched.setattr(evaluate, "draw", lambda folder, charts: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -643,9 +631,8 @@ _HOLDOUT_START = datetime(2026, 1, 19, tzinfo=UTC)
 
 
 def test_slices_calibration_and_fairness_are_in_the_verdict_the_report_and_the_run(
-    world: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Judged, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(evaluate, "draw", DRAW)
     result = _with_groups(
         world,
         tmp_path,

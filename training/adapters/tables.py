@@ -78,9 +78,9 @@ class Events:
 
     def thinned(self, days: Days, maximum: int) -> pa.Table:
         """All columns of the events of `days`; when these are more than `maximum`, of every n-th one."""
-        columns, wanted = feed_schema(self.source.events).names, _within(self._time, days)
-        every = max(1, -(-self._scan().count_rows(filter=wanted) // maximum))
-        scanner = self._scan().scanner(columns=columns, filter=wanted)
+        stored, columns, wanted = self._scan(), feed_schema(self.source.events).names, _within(self._time, days)
+        every = max(1, -(-stored.count_rows(filter=wanted) // maximum))
+        scanner = stored.scanner(columns=columns, filter=wanted)
         kept = [batch.take(pa.array(range(0, batch.num_rows, every))) for batch in scanner.to_batches()]
         return pa.Table.from_batches(kept, scanner.projected_schema)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -258,9 +258,7 @@ def row_count_rules(counts: Mapping[date, int]) -> tuple[dict[str, Any], str]:
     for at in range(1, len(every)):
         before = every[max(0, at - usual.history_days) : at]
         # Days of a partition of several days count with the partition's mean.
-        file = every[max(0, at - DAYS_PER_FILE) : at]
-        # `statistics.mean` is as exact, and takes ten times as long; a sample may have thousands of days.
-        means = sum(before) / len(before), sum(file) / len(file)
+        means = fmean(before), fmean(every[max(0, at - DAYS_PER_FILE) : at])
         ratios += [every[at] / typical for typical in (median(before), *means) if typical]
     fields: dict[str, Any] = {}
     if 0 in every:
