@@ -180,3 +180,10 @@ def test_a_new_task_kind_is_one_file(copy: Path) -> None:
         "served": module,
         "target": "number",
     }
+
+
+@pytest.mark.ci
+def test_the_defaults_of_a_network_are_read_without_torch() -> None:
+    code = "import sys; from training.estimators import base; base.load('mlp'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

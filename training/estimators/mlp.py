@@ -6,16 +6,12 @@ the training rows.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
-from torch import nn
-
 from training.contract.registries import ESTIMATORS
-from training.estimators._mlp_network import graph_of, network_of
-from training.estimators.base import NO_CHECKPOINT, Checkpoint, TrainingData
-from training.estimators.base.network import POSITIVE_WEIGHT, TRAINING, NetworkFitted, fit_network
-from training.estimators.base.preparation import Preparation
+from training.estimators.base import NO_CHECKPOINT, Checkpoint, Fitted, TrainingData
+from training.estimators.base.network_defaults import POSITIVE_WEIGHT, TRAINING
 
 _DEFAULTS = {"hidden": [128, 64], "embedding_width": 8, "dropout": 0.2, **TRAINING}
 
@@ -32,8 +28,10 @@ class Mlp:
 
     def fit(
         self, data: TrainingData, parameters: Mapping[str, Any], seed: int, checkpoint: Checkpoint = NO_CHECKPOINT
-    ) -> NetworkFitted:
-        def make(preparation: Preparation, prepared: np.ndarray, outputs: int) -> nn.Module:
-            return network_of(preparation, prepared, outputs, parameters)
+    ) -> Fitted:
+        # Imported here, because torch takes two seconds, and a check of a spec only reads the defaults.
+        from training.estimators._mlp_network import graph_of, network_of
+        from training.estimators.base.network import fit_network
 
+        make = partial(network_of, parameters=parameters)
         return fit_network(make, graph_of, data, parameters, seed, checkpoint, one_hot=False)

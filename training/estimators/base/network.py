@@ -25,18 +25,6 @@ from training.estimators.base.preparation import Preparation
 
 #: Rows scored at once, to limit memory.
 _SCORING_ROWS = 65_536
-#: Parameters of training that every network has.
-TRAINING = {
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "batch_size": 512,
-    "max_epochs": 30,
-    "patience": 4,
-    "validation_share": 0.15,
-}
-#: A positive row counts as this many negative rows.
-POSITIVE_WEIGHT = 5.0
-
 #: Makes the untrained network of prepared training rows [n, width], with a number of outputs.
 Make = Callable[[Preparation, np.ndarray, int], nn.Module]
 #: Makes the nodes of a network from the prepared matrix with a name, their constants, and the name of the outputs.

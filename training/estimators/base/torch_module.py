@@ -16,7 +16,8 @@ from training.contract.names import Target
 from training.estimators.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from training.estimators.base.data import TrainingData
 from training.estimators.base.graph import OPSET, not_exported
-from training.estimators.base.network import POSITIVE_WEIGHT, TRAINING, NetworkFitted, Standardise, fit_network
+from training.estimators.base.network import NetworkFitted, Standardise, fit_network
+from training.estimators.base.network_defaults import POSITIVE_WEIGHT, TRAINING
 from training.estimators.base.preparation import Preparation
 
 _OUTPUT = "network_outputs"
