@@ -140,6 +140,7 @@ def test_a_dataset_says_how_long_its_entities_were_known(
     assert pq.read_schema(Path(result.uri, "reference.parquet")).names[-2:] == AGES
 
 
+@pytest.mark.ci
 def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Path) -> None:
     text = (settings.models_dir / f"{MODEL}.yaml").read_text()
     assert "entity: customer_id" in text
@@ -255,6 +256,7 @@ def test_the_id_changes_with_all_that_determines_the_content(settings: Settings,
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.ci
 def test_tables_created_again_with_the_same_versions_make_another_dataset(
     settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
 ) -> None:
@@ -270,6 +272,7 @@ def test_tables_created_again_with_the_same_versions_make_another_dataset(
     assert amounts[1] == pytest.approx(2 * amounts[0])
 
 
+@pytest.mark.ci
 def test_the_same_content_written_anew_is_equal_byte_for_byte(settings: Settings) -> None:
     first = run(settings)
     before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}
@@ -339,6 +342,7 @@ def test_too_little_history_says_when_there_is_enough(settings: Settings) -> Non
 # --- several windows, and after a change ---
 
 
+@pytest.mark.ci
 def test_every_window_ends_with_the_usual_one_and_the_rows_of_all_are_there_once(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -399,12 +403,14 @@ def test_after_a_change_the_holdout_is_short_and_near_and_the_days_since_are_a_w
 
 @pytest.mark.parametrize(
     ("days_ago", "why"),
-    [
-        (28, "the usual window has no day before it"),
-        (12, "too few days since have labels"),
-        # There are nine customers, and nearly all of them have a positive label by then.
-        (15, "too few rows of the short holdout count"),
-    ],
+    others_in_ci(
+        [
+            (12, "too few days since have labels"),
+            (28, "the usual window has no day before it"),
+            # There are nine customers, and nearly all of them have a positive label by then.
+            (15, "too few rows of the short holdout count"),
+        ]
+    ),
 )
 def test_a_change_that_a_shorter_holdout_does_not_help_with_leaves_everything_as_it_is(
     settings: Settings, tmp_path: Path, days_ago: int, why: str
@@ -413,6 +419,7 @@ def test_a_change_that_a_shorter_holdout_does_not_help_with_leaves_everything_as
     assert run(quick, change=day(AS_OF - days_ago)) == run(quick), why
 
 
+@pytest.mark.ci
 def test_without_the_section_a_change_changes_nothing(settings: Settings, tmp_path: Path) -> None:
     usual = Settings(home=settings.home, models_dir=models(tmp_path / "usual", after_change=None))
     assert run(usual, change=day(AS_OF - 15)) == run(usual)
@@ -427,6 +434,7 @@ def test_too_few_rows_or_positives_are_counted_in_the_error(settings: Settings, 
         assert "minimum_class_rows" in caught.value.hint
 
 
+@pytest.mark.ci
 def test_a_holdout_of_known_entities_alone_says_which_setting_leaves_them_out(tmp_path: Path) -> None:
     """Two customers, both with a positive label before the holdout: nothing of it counts."""
     settings = Settings(home=tmp_path, models_dir=models(tmp_path / "models"))
@@ -447,6 +455,7 @@ def test_days_without_feature_rows_are_not_trained_on(settings: Settings) -> Non
         run(settings)
 
 
+@pytest.mark.ci
 def test_days_after_a_pause_longer_than_all_windows_have_no_feature_rows_by_nature(tmp_path: Path) -> None:
     """A season: all events before day 0 are too old, so no entity has rows on day 0, nor terminals until day 7."""
     settings = Settings(home=tmp_path, models_dir=models(tmp_path / "models"))

@@ -89,6 +89,7 @@ def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel, i
     assert _artifacts(world, f"drift/{DRIFTED}") == [f"drift/{DRIFTED}/report.{end}" for end in ("html", "json")]
 
 
+@pytest.mark.ci
 def test_the_same_inputs_give_the_same_result_and_double_nothing(world: MonitoredModel, inflated: DriftResult) -> None:
     assert drift.run(DriftInputs(model=MODEL, as_of=DRIFTED), world.settings) == inflated
     history = connect(world.settings.tracking_uri).get_metric_history(world.champion.run_id, "drift/share")

@@ -223,6 +223,7 @@ def test_every_file_in_which_the_person_stays_is_named(place: Settings, world: M
     assert [said for said in done.left if said.startswith(f"{place.home}-backups has 1 copies")]
 
 
+@pytest.mark.ci
 def test_labels_of_an_event_that_is_only_in_quarantine_go(place: Settings) -> None:
     lake = Lake(place.lake, SOURCE, MODEL)
     person, refused = person_of(lake), 10**12
@@ -255,6 +256,7 @@ def test_other_sources_and_replicas_with_waiting_predictions_are_named(place: Se
     assert not [said for said in run(settings, person).left if said.startswith(replica.url)]
 
 
+@pytest.mark.ci
 def test_the_file_of_the_online_store_keeps_nothing_of_the_person(place: Settings) -> None:
     lake, spec = Lake(place.lake, SOURCE, MODEL), load_model_spec(MODEL)
     OnlineRows(place, spec.source).materialize(lake.versions(*spec.source.entities))
@@ -370,6 +372,7 @@ def test_killed_while_rows_go_it_ends_the_work(place: Settings, monkeypatch: pyt
     assert lake.scan("labels").count_rows(filter=pc.field("transaction_id").isin(ids)) == 0
 
 
+@pytest.mark.ci
 def test_events_that_lack_the_column_are_found_by_the_ids_of_an_older_version(place: Settings) -> None:
     lake = Lake(place.lake, SOURCE)
     events = lake.scan("events").to_table()
