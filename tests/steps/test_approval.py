@@ -91,6 +91,7 @@ def test_a_newer_version_supersedes_what_waits_and_an_approval_comes_too_late(pl
     assert place.entries() == [(1, "asked"), (2, "asked"), (1, "superseded"), (2, "approved")]
 
 
+@pytest.mark.ci
 def test_a_newer_version_that_asks_nobody_supersedes_as_well(place: Place) -> None:
     place.register()
     place.spec(when="never")
@@ -100,6 +101,7 @@ def test_a_newer_version_that_asks_nobody_supersedes_as_well(place: Place) -> No
     assert place.entries()[-1] == (1, "superseded")
 
 
+@pytest.mark.ci
 def test_approved_before_it_was_superseded_stays_approved(place: Place) -> None:
     place.register()
     assert place.record(1).approved
@@ -107,6 +109,7 @@ def test_approved_before_it_was_superseded_stays_approved(place: Place) -> None:
     assert place.record(1).approved
 
 
+@pytest.mark.ci
 def test_an_approval_after_another_champion_came_changes_nothing(place: Place) -> None:
     place.register()
     place.roll_out(place.record(1))

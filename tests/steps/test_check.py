@@ -35,10 +35,9 @@ def extra(inputs: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the files of card_fraud and its source, without the estimator whose library takes seconds to import."""
+    """A copy of the files of card_fraud and its source."""
     (tmp_path / "models").mkdir()
     shutil.copy(ROOT / "training" / "models" / f"{MODEL}.yaml", tmp_path / "models")
-    replaced(SPEC, ("    mlp: {}\n", ""))(tmp_path)
     copy_by_hand(tmp_path / "repo")
     return tmp_path
 

@@ -86,6 +86,7 @@ def test_a_version_that_does_not_say_what_it_was_made_of_stops_the_deletion(plac
 
 
 @pytest.mark.usefixtures("changing")
+@pytest.mark.ci
 def test_a_model_without_a_spec_keeps_what_it_needs(place: Settings, tmp_path: Path) -> None:
     """Its versions may be made again when its spec comes back."""
     models = tmp_path / "models"

@@ -235,6 +235,7 @@ def test_hourly_rows_follow_landed_files_through_the_steps(world: World) -> None
     np.testing.assert_allclose([online[name] for name in want], list(want.values()), rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_only_the_affected_days_need_to_be_computed_again(world: World) -> None:
     from training.domain.partitions import affected_days
 
@@ -267,6 +268,7 @@ def test_a_source_may_have_event_columns_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(online[:, :2], made[["amount", "is_member"]].head(3).to_numpy(np.float32))
 
 
+@pytest.mark.ci
 def test_a_dataset_has_an_entity_that_is_a_feature_once(tmp_path: Path) -> None:
     """With hourly tables, a table of labels, event columns, and categories that are learned from training rows."""
     world = World(tmp_path, TABLES)

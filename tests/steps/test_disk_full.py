@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testing.loop_steps import MODEL, run_loop, write_spec
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 from tests.steps.ingest_helpers import GENERATOR, SOURCE, Deliveries, day
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.ledger import Ledger
@@ -54,7 +54,7 @@ def fill(disk: Path, free: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("report_on_disk", [False, True])
+@pytest.mark.parametrize("report_on_disk", others_in_ci([False, True]))
 @pytest.mark.parametrize("free", others_long([8 * KILOBYTE, 0, 16 * KILOBYTE]))
 def test_ingest_ends_with_75_and_converges(
     small_disk: Path, tmp_path: Path, free: int, report_on_disk: bool, monkeypatch: pytest.MonkeyPatch

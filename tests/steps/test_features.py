@@ -69,6 +69,7 @@ def test_days_that_have_not_happened_are_left_out(settings: Settings) -> None:
     assert run(settings, 11, 48) == {"customer_features": 0, "terminal_features": 0}
 
 
+@pytest.mark.ci
 def test_sql_may_read_a_column_of_which_no_file_has_landed_yet(settings: Settings, tmp_path: Path) -> None:
     put(settings, *payments(10))
     run(settings, 0, 11)
@@ -139,6 +140,7 @@ def test_a_correction_changes_the_days_after_its_report_alone(settings: Settings
     assert frauds == pytest.approx(len(correction))
 
 
+@pytest.mark.ci
 def test_an_old_run_that_is_run_again_does_not_undo_a_late_partition(settings: Settings) -> None:
     events, labels = payments(20)
     late = events["event_time"].dt.date == day(10)
@@ -163,6 +165,7 @@ def test_before_the_first_labels_terminals_have_none(settings: Settings) -> None
     assert (rows["terminal_count_30d"] == 0).all()
 
 
+@pytest.mark.ci
 def test_the_first_labels_are_no_changed_definition(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     put(settings, *payments(10))
