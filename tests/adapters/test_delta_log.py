@@ -24,12 +24,19 @@ CALLS: dict[str, Callable[[Lake], object]] = {
 }
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    found = Lake(str(tmp_path / "lake"), "source")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of one table, to be copied."""
+    folder = tmp_path_factory.mktemp("whole")
     for number in (1, 2):
-        found.append_once("t", ROWS, ["day"], "replica", number)
-    return found
+        Lake(str(folder), "source").append_once("t", ROWS, ["day"], "replica", number)
+    return folder
+
+
+@pytest.fixture
+def lake(whole: Path, tmp_path: Path) -> Lake:
+    shutil.copytree(whole, tmp_path / "lake")
+    return Lake(str(tmp_path / "lake"), "source")
 
 
 @pytest.fixture

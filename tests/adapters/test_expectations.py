@@ -183,3 +183,12 @@ def test_great_expectations_makes_the_fields_of_an_expectation_once() -> None:
     rule.min_value = 5
     assert rule.configuration.kwargs["min_value"] == 5
     assert rule.dict() == BaseModel.dict(rule)
+
+
+def test_great_expectations_writes_no_context_in_memory() -> None:
+    """A private part of Great Expectations, which training/compat replaces."""
+    from training.adapters import expectations as quick  # It has called `quick_configurations`.
+
+    context = quick.gx.get_context(mode="ephemeral")
+    context.data_sources.add_pandas("rows")
+    assert context.variables.store.list_keys() == []

@@ -1,16 +1,15 @@
 """Queries of feature tables: hand-written and generated ones, rows of hours, and features that may be null."""
 
-import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from training import print_sql
 from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days
-from training.contract.errors import ConfigError, DataContractError
+from training.contract.errors import ConfigError, DataContractError, ExitCode
 from training.contract.source_spec import load_source_spec
 from training.settings import ROOT
 
@@ -100,16 +99,10 @@ def test_generated_and_written_queries_stand_side_by_side(tmp_path: Path) -> Non
         FeatureQueries(path, tables, generated=generated)
 
 
-def test_printed_sql_continues_by_hand(tmp_path: Path) -> None:
+def test_printed_sql_continues_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The printed file in place of the aggregations gives the same tables."""
-    done = subprocess.run(
-        [sys.executable, "-m", "training.print_sql", "card_payments"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (tmp_path / "card_payments.sql").write_text(done.stdout)
+    assert print_sql.main(["card_payments"]) == ExitCode.OK
+    (tmp_path / "card_payments.sql").write_text(capsys.readouterr().out)
     source = load_source_spec("card_payments")
     queries = FeatureQueries(tmp_path / "card_payments.sql", source.entities)
     generated = FeatureQueries.of_source(source, ROOT / "feature_repo")
@@ -118,8 +111,6 @@ def test_printed_sql_continues_by_hand(tmp_path: Path) -> None:
     ]
 
 
-def test_sql_of_an_unknown_table_is_refused() -> None:
-    command = [sys.executable, "-m", "training.print_sql", "card_payments", "nonsense"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 78
-    assert "Its tables: customer_features, terminal_features." in done.stderr
+def test_sql_of_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_sql.main(["card_payments", "nonsense"]) == ExitCode.BAD_CONFIG
+    assert "Its tables: customer_features, terminal_features." in capsys.readouterr().err

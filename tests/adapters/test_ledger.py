@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import others_in_ci
 from training import storage
 from training.adapters.ledger import FIRST_HASH, Entry, Ledger
 from training.contract.errors import DataContractError, InputError
@@ -70,14 +71,15 @@ def test_a_body_that_is_a_function_sees_all_entries_before_it(ledger: Ledger) ->
     assert [e.body["before"] for e in ledger.entries("card_fraud")] == list(range(30))
 
 
-def test_writers_killed_at_any_time_leave_a_whole_ledger(ledger: Ledger, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", others_in_ci([[17], [5, 17, 31]]))
+def test_writers_killed_at_any_time_leave_a_whole_ledger(ledger: Ledger, tmp_path: Path, moments: list[int]) -> None:
     program = (
         "import sys; from training.adapters.ledger import Ledger\n"
         "ledger = Ledger(sys.argv[1])\n"
         "for i in range(100_000): ledger.append('request', 'm', {'i': i}, str(i)); print(i, flush=True)"
     )
     acknowledged = -1
-    for milliseconds in (5, 17, 31):
+    for milliseconds in moments:
         writer = subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path / "ledger")], stdout=subprocess.PIPE, text=True
         )

@@ -2,22 +2,23 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from requests import ConnectionError as RequestsConnectionError
 
 from testing.gate import Gate
 from testing.ports import free_port
+from testing.serving_stack import mlflow_server
+from testing.waiting import eventually
 from tests.adapters.tiny_artifact import WEEK, make_artifact
 from tests.cases import others_in_ci
 from training.adapters.onnx_model import OnnxModel
@@ -65,21 +66,11 @@ class World:
 def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(mlflow_database, folder)
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
+    with mlflow_server(folder) as running:
+        eventually(running.answers)
+        yield running.url
 
 
-#: `make test` registers by way of a server in test_a_lost_answer_creates_nothing_twice.
 @pytest.fixture(params=others_in_ci(["file", "server"]))
 def world(request: pytest.FixtureRequest, tmp_path: Path, mlflow_database: Path) -> World:
     model = f"tiny_{next(_names)}"
@@ -87,17 +78,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, mlflow_database: Path)
         return World(request.getfixturevalue("server"), model, tmp_path)
     shutil.copy(mlflow_database, tmp_path)
     return World(f"sqlite:///{tmp_path}/mlflow.db", model, tmp_path)
-
-
-def _wait_for(url: str, process: subprocess.Popen) -> None:
-    for _ in range(4000):
-        assert process.poll() is None, "the MLflow server ended"
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer")
 
 
 def test_nothing_is_registered_at_first(world: World) -> None:
@@ -296,6 +276,43 @@ def dataset() -> DatasetResult:
     )
 
 
+def test_what_creates_is_sent_once_and_looked_for_by_the_next_try(
+    tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `test_a_lost_answer_creates_nothing_twice`, without a server: the answer gets lost in MLflow's client."""
+    shutil.copy(mlflow_database, tmp_path)
+    world = World(f"sqlite:///{tmp_path}/mlflow.db", "tiny", tmp_path)
+    retries = list[str | None]()
+
+    def lose_answer(method: str) -> None:
+        create = getattr(MlflowClient, method)
+
+        def lost(*given: Any, **named: Any) -> None:
+            create(*given, **named)
+            retries.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES"))
+            monkeypatch.setattr(MlflowClient, method, create)
+            raise RequestsConnectionError("Remote end closed connection without response")
+
+        monkeypatch.setattr(MlflowClient, method, lost)
+
+    lose_answer("create_run")
+    with pytest.raises(TransientError, match="did not answer"):
+        world.trained()
+    run_id = world.trained()
+    digest = make_artifact(tmp_path / "digest", world.model).digest
+    lose_answer("create_model_version")
+    with pytest.raises(TransientError, match="did not answer"):
+        world.registry.register(world.model, run_id, digest, {})
+    assert retries == ["0", "0"]
+    assert world.registry.register(world.model, run_id, digest, {}).version == 1
+    assert [version.version for version in world.registry.versions(world.model)] == [1]
+    client = MlflowClient(world.uri, world.uri)
+    experiment = client.get_experiment_by_name(world.model)
+    assert experiment is not None
+    assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == [run_id]
+
+
+@pytest.mark.ci
 def test_a_lost_answer_creates_nothing_twice(server: str, tmp_path: Path) -> None:
     gate = Gate(int(server.rpartition(":")[2]))
     gate.open()

@@ -23,7 +23,7 @@ from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, Registry
 from training.contract.base import Days, TableVersions
-from training.contract.messages import DatasetResult, Snapshot
+from training.contract.messages import Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.encoding import encoded
 from training.settings import Settings
@@ -126,6 +126,25 @@ def delivered(events: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame
 
 
 @dataclass(frozen=True)
+class Champion:
+    model: OnnxModel
+    answered: int
+    """The version of the log of predictions with what it answers to all rows."""
+
+
+class Champions(dict[str, Champion]):
+    """By model. Each is trained when it is first asked for."""
+
+    def __init__(self, train: Callable[[str], Champion]) -> None:
+        super().__init__()
+        self._train = train
+
+    def __missing__(self, model: str) -> Champion:
+        self[model] = self._train(model)
+        return self[model]
+
+
+@dataclass(frozen=True)
 class Parcels:
     """The lake of the source at `versions`, and both champions, which are versions 1."""
 
@@ -133,11 +152,8 @@ class Parcels:
     lakes: Mapping[str, Lake]
     rows: pd.DataFrame
     """All events with their labels."""
-    datasets: Mapping[str, DatasetResult]
     versions: TableVersions
-    champions: Mapping[str, OnnxModel]
-    answered: Mapping[str, int]
-    """The versions of the logs of predictions with what the champions answer to `rows`."""
+    champions: Champions
 
     def spec(self, model: str) -> ModelSpec:
         return load_model_spec(model, self.settings.models_dir, self.settings.feature_repo)
@@ -148,15 +164,17 @@ class Parcels:
         """The lake with `rows` in place of all events and labels (None: as it is), and with what the champion answers
         to those after its holdout. `scores`: changes the answers, in the columns of the outputs."""
         if rows is None and scores is None:
-            return self._snapshot(self.versions, self.answered[model], as_of)
+            return self._snapshot(self.versions, self.champions[model].answered, as_of)
+        champion = self.champions[model].model
         versions = self.versions if rows is None else write(self.lakes[model], self.spec(model), rows)
         answered = self.rows if rows is None else rows
-        log = answers(self.champions[model], self.spec(model), answered, scores)
+        log = answers(champion, self.spec(model), answered, scores)
         return self._snapshot(versions, self.lakes[model].overwrite(PREDICTIONS, log, ["day"]), as_of)
 
     def labelled(self, model: str, rows: pd.DataFrame) -> Snapshot:
         """As `snapshot` with `rows` that differ in their labels alone: the answers to them are the same."""
-        return self._snapshot(write(self.lakes[model], self.spec(model), rows), self.answered[model], LOOK)
+        answered = self.champions[model].answered
+        return self._snapshot(write(self.lakes[model], self.spec(model), rows), answered, LOOK)
 
     @staticmethod
     def _snapshot(versions: TableVersions, predictions: int, as_of: date) -> Snapshot:
@@ -190,23 +208,25 @@ def write(lake: Lake, spec: ModelSpec, rows: pd.DataFrame) -> TableVersions:
 
 
 def build(folder: Path, mlflow_database: Path) -> Parcels:
-    """Two datasets and two trainings."""
+    """The source alone: the champions are trained when they are asked for, on the rows as they are written here."""
     shutil.copy(mlflow_database, folder)
     specs = own_spec_files(folder, [model_spec(DURATION), model_spec(OUTCOME)], source_spec())
     settings = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", **specs)
     rows = parcels(Days(start=START, end=LOOK), seed=1)
     lakes = {name: Lake(settings.lake, SOURCE, name) for name in (DURATION, OUTCOME)}
     spec = load_model_spec(DURATION, settings.models_dir, settings.feature_repo)
-    versions, pipeline, datasets = write(lakes[DURATION], spec, rows), Pipeline(settings), {}
-    champions, answered = {}, {}
-    for name in lakes:
-        datasets[name] = pipeline.step("dataset", model=name, as_of=TRAINED)
-        given = {"model": name, "dataset_uri": datasets[name].uri, "seed": 1, "estimator": "hist_gradient_boosting"}
+    versions, pipeline = write(lakes[DURATION], spec, rows), Pipeline(settings)
+
+    def train(name: str) -> Champion:
+        snapshot = Snapshot(as_of=TRAINED, table_versions=versions)
+        made = pipeline.step("dataset", model=name, snapshot=snapshot)
+        given = {"model": name, "dataset_uri": made.uri, "seed": 1, "estimator": "hist_gradient_boosting"}
         trained = pipeline.step("train", **given)
         registry = Registry(settings.tracking_uri)
         version = registry.register(name, trained.run_id, trained.digest, {})
         registry.set_alias(name, CHAMPION, version.version)
-        champions[name] = OnnxModel.load(trained.artifact_uri)
-        log = answers(champions[name], load_model_spec(name, settings.models_dir, settings.feature_repo), rows)
-        answered[name] = lakes[name].overwrite(PREDICTIONS, log, ["day"])
-    return Parcels(settings, lakes, rows, datasets, versions, champions, answered)
+        model = OnnxModel.load(trained.artifact_uri)
+        log = answers(model, load_model_spec(name, settings.models_dir, settings.feature_repo), rows)
+        return Champion(model, lakes[name].overwrite(PREDICTIONS, log, ["day"]))
+
+    return Parcels(settings, lakes, rows, versions, Champions(train))

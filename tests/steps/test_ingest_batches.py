@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,26 @@ REASONS = {
 }
 
 
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state after one day, to be copied."""
+    deliveries = Deliveries(Settings(home=tmp_path_factory.mktemp("delivered")))
+    deliveries.events(-1)
+    return deliveries.settings.home
+
+
 @pytest.fixture
-def deliveries(settings: Settings) -> Deliveries:
+def deliveries(delivered: Path, settings: Settings) -> Deliveries:
+    shutil.copytree(delivered, settings.home, dirs_exist_ok=True)
     deliveries = Deliveries(settings)
     deliveries.respec(lambda feeds: feeds["events"].update(maximum_quarantined=0.5))
-    deliveries.events(-1)
     return deliveries
 
 
 @pytest.fixture(params=["batches", pytest.param("whole", marks=pytest.mark.ci)])
 def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "batches":
-        monkeypatch.setattr(landing, "BATCH_ROWS", 40)
+        monkeypatch.setattr(landing, "BATCH_ROWS", 80)
         monkeypatch.setattr(landing, "_PIECE_ROWS", 7)
         monkeypatch.setattr(unique_values, "_BUCKET_ROWS", 20)
         monkeypatch.setattr(unique_values, "_CHUNK_ROWS", 3)
@@ -92,6 +101,7 @@ def test_each_row_has_the_same_reasons(deliveries: Deliveries, batches: str) -> 
     assert f"22 of {COUNT + 10:,}" in Path(result.data_docs).read_text()
 
 
+@pytest.mark.ci
 def test_a_refusal_counts_all_rows_and_shows_the_first(deliveries: Deliveries, batches: str) -> None:
     deliveries.respec(lambda feeds: feeds["events"].update(maximum_quarantined=0.01))
     with pytest.raises(DataContractError) as refusal:
@@ -103,6 +113,7 @@ def test_a_refusal_counts_all_rows_and_shows_the_first(deliveries: Deliveries, b
     assert deliveries.lake.version(QUARANTINE) is None
 
 
+@pytest.mark.ci
 def test_one_value_in_all_rows(deliveries: Deliveries, batches: str) -> None:
     deliveries.respec(lambda feeds: feeds["events"].update(maximum_quarantined=1))
     result = deliveries.deliver(changed(ROWS, "transaction_id", lambda ids: [7] * len(ids)), "2026-01-05")

@@ -66,6 +66,7 @@ def test_a_small_file_with_many_rows_is_refused_before_it_is_decoded(settings: S
     assert said.endswith("it declares rows of 488,000,000 bytes, and CT_LANDED_MAXIMUM_BYTES allows 400,000,000")
 
 
+@pytest.mark.ci
 def test_pages_that_compress_well_are_refused_before_they_are_decoded(settings: Settings) -> None:
     path = land(settings, pa.table({"x": pa.nulls(10_000_000, pa.float64()).fill_null(0)}), use_dictionary=False)
     assert "it declares rows of 80," in refusal(settings, path, CT_LANDED_MAXIMUM_BYTES="50000000")

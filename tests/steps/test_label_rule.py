@@ -139,7 +139,7 @@ def test_labels_that_name_positives_only_are_as_good_as_all_of_them(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", others_long(["reported_at", "is_fraud", "excluded", "known", "score", "day", "horizon", "label"], first=2)
+    "name", others_long(["reported_at", "is_fraud", "excluded", "known", "score", "day", "horizon", "label"])
 )
 def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tmp_path: Path, name: str) -> None:
     def more(model: Raw, source: Raw) -> None:
@@ -193,6 +193,7 @@ def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path:
     assert newest == early["reported_at"].max()
 
 
+@pytest.mark.ci
 def test_a_report_without_a_label_says_that_the_event_has_none_by_design(tmp_path: Path) -> None:
     """It counts as labelled, and the event is left out everywhere: as if nothing were ever known of it."""
 

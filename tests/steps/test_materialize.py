@@ -1,4 +1,4 @@
-"""The materialize step by its public door: a process of its own."""
+"""The materialize step by its public door: in this process, and as a process of its own."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from testing.redis_server import running_redis
+from tests.cases import others_in_ci
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, midnight, payments, put
 from training.adapters.features import Features, OnlineRows
 from training.adapters.lake import Lake
@@ -20,18 +21,30 @@ from training.contract.messages import MaterializeInputs, MaterializeResult, Ste
 from training.contract.model_spec import load_model_spec
 from training.contract.source_spec import load_source_spec
 from training.contract.steps import step_command
+from training.runner import run_step
 from training.settings import Settings
 from training.steps import materialize
 
+Run = Callable[[Settings, dict, Path], tuple[int, StepReport]]
+
 
 def run(settings: Settings, inputs: dict, report: Path, **extra: str) -> tuple[int, StepReport]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"CT_HOME": str(settings.home), **extra}.items():
+            patch.setenv(name, value)
+        code = run_step("materialize", json.dumps(inputs), str(report))
+    return code, StepReport.model_validate_json(report.read_text())
+
+
+def run_alone(settings: Settings, inputs: dict, report: Path) -> tuple[int, StepReport]:
+    """As `run`, in a process of its own."""
     command = [sys.executable, *step_command("materialize", inputs, str(report))]
-    environment = os.environ | {"CT_HOME": str(settings.home)} | extra
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {"CT_HOME": str(settings.home)}, capture_output=True, text=True)
     return done.returncode, StepReport.model_validate_json(report.read_text())
 
 
-def test_the_newest_rows_are_online(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", others_in_ci([run, run_alone]))
+def test_the_newest_rows_are_online(settings: Settings, tmp_path: Path, run: Run) -> None:
     put(settings, *payments(12))
     versions = compute(settings, 0, 13)
     code, report = run(settings, {"source": SOURCE, "table_versions": versions}, tmp_path / "report.json")

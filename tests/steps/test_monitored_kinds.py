@@ -81,7 +81,7 @@ def look(world: Parcels, model: str, snapshot: Snapshot, run: str) -> DriftResul
 
 
 def scores(world: Parcels, model: str, rows: pd.DataFrame) -> np.ndarray:
-    loaded = world.champions[model]
+    loaded = world.champions[model].model
     columns = loaded.metadata.columns
     return loaded.score(encoded({column.name: rows[column.name].to_numpy() for column in columns}, columns))
 
@@ -228,6 +228,7 @@ def test_one_class_only_measures_nothing_and_says_so(world: Parcels, unestimated
     assert "1 classes with 20 rows, where two are needed" in result.lacks
 
 
+@pytest.mark.ci
 def test_one_number_only_measures_nothing_and_says_so(world: Parcels, unestimated: Parcels) -> None:
     rows = world.rows.assign(hours=world.rows["hours"].mask(within(world.rows, MATURED), 24.0))
     result = measure(unestimated, DURATION, world.labelled(DURATION, rows))
@@ -235,6 +236,7 @@ def test_one_number_only_measures_nothing_and_says_so(world: Parcels, unestimate
     assert "one label only, 24" in result.lacks
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("model", KINDS)
 def test_a_champion_that_gives_all_rows_one_answer_has_degraded(
     world: Parcels, unestimated: Parcels, model: str
@@ -249,6 +251,7 @@ def test_a_champion_that_gives_all_rows_one_answer_has_degraded(
     assert (result.outcome, result.degraded) == ("measured", True)
 
 
+@pytest.mark.ci
 def test_answers_that_are_no_numbers_are_counted_and_left_out(world: Parcels, unestimated: Parcels) -> None:
     def broken(answers: pd.DataFrame) -> pd.DataFrame:
         return answers.assign(value=answers["value"].mask(answers.index % 10 == 0, np.inf))
@@ -261,6 +264,7 @@ def test_answers_that_are_no_numbers_are_counted_and_left_out(world: Parcels, un
 # --- drift of outputs and of lists of floats ---
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("model", KINDS)
 def test_nothing_has_drifted_where_nothing_has_changed(world: Parcels, model: str) -> None:
     found = look(world, model, world.snapshot(model, world.rows), f"same {model}")
@@ -269,7 +273,8 @@ def test_nothing_has_drifted_where_nothing_has_changed(world: Parcels, model: st
     assert [name for name, column in found.columns.items() if column.drifted] == []
 
 
-@pytest.mark.parametrize(("model", "moved"), others_in_ci([(OUTCOME, {"_class"}), (DURATION, {"_value"})]))
+@pytest.mark.ci
+@pytest.mark.parametrize(("model", "moved"), [(OUTCOME, {"_class"}), (DURATION, {"_value"})])
 def test_outputs_that_moved_are_found_though_no_feature_did(world: Parcels, model: str, moved: set[str]) -> None:
     def other(answers: pd.DataFrame) -> pd.DataFrame:
         newest = within(answers, NEWEST)
@@ -323,14 +328,16 @@ def test_lists_of_floats_that_are_other_ones_are_found(
     notes = world.rows["note"].copy()
     made = change(np.stack(world.rows.loc[newest, "note"].tolist()), np.random.default_rng(4))
     notes[newest] = pd.Series(made, index=notes.index[newest], dtype=object)
-    snapshot = world.snapshot(DURATION, world.rows.assign(note=notes))
-    found = look(world, DURATION, snapshot, f"note {change.__name__}")
-    assert found.outcome == "measured"
+    snapshot = world.snapshot(OUTCOME, world.rows.assign(note=notes))
+    found = look(world, OUTCOME, snapshot, f"note {change.__name__}")
+    assert (found.outcome, found.window) == ("measured", NEWEST)
+    assert {"note", "distance", "_class"} <= found.columns.keys()
     assert found.drifted
     assert [name for name, column in found.columns.items() if column.drifted] == ["note"]
     assert snapshot.as_of == LOOK
 
 
+@pytest.mark.ci
 def test_a_backtest_compares_lists_of_floats_too(world: Parcels) -> None:
     """As the step does, on the events that it keeps."""
     snapshot = world.snapshot(DURATION, world.rows)

@@ -1,7 +1,7 @@
 """The performance step: logged predictions of a real champion against labels that have matured."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -75,6 +75,20 @@ def _own(world: MonitoredModel, folder: Path) -> MonitoredModel:
     """A copy of the world, for a test that writes more than predictions: other files have the same world."""
     settings = copied(world, folder)
     return replace(world, settings=settings, lake=Lake(settings.lake, SOURCE, MODEL))
+
+
+@dataclass(frozen=True)
+class Good:
+    """Predictions of WINDOW with skill, and what the step finds in a log of exactly these."""
+
+    rows: pd.DataFrame
+    result: PerformanceResult
+
+
+@pytest.fixture(scope="module")
+def good(world: MonitoredModel) -> Good:
+    rows = _log(world, _predict(world, WINDOW, _good))
+    return Good(rows, _run(world))
 
 
 def _good(frauds: pd.Series) -> np.ndarray:
@@ -230,9 +244,8 @@ def _inputs(world: MonitoredModel, as_of: date | None, version: int | None) -> P
     return PerformanceInputs(model=MODEL, snapshot=snapshot)
 
 
-def test_good_predictions_are_measured_like_the_holdout(world: MonitoredModel) -> None:
-    rows = _log(world, _predict(world, WINDOW, _good))
-    result = _run(world)
+def test_good_predictions_are_measured_like_the_holdout(good: Good) -> None:
+    rows, result = good.rows, good.result
     assert (result.outcome, result.window, result.degraded) == ("measured", WINDOW, False)
     assert set(result.current) == set(result.reference) == {*BinaryTask.METRICS}
     assert result.table_versions.keys() == {"predictions", "labels", "events"}
@@ -259,12 +272,11 @@ def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: Mon
     assert result.current == pytest.approx(result.reference)
 
 
-def test_the_numbers_are_those_of_scikit_learn(world: MonitoredModel) -> None:
-    rows = _log(world, _predict(world, WINDOW, _good))
+def test_the_numbers_are_those_of_scikit_learn(world: MonitoredModel, good: Good) -> None:
+    rows, result = good.rows, good.result
     frauds = _frauds(world, WINDOW.start - (world.dataset.holdout.days.start - world.dataset.train.days.start))
     known_since = rows["customer_id"].map(frauds.groupby("customer_id")["reported_at"].min())
     counted = rows[~(known_since < rows["event_time"].dt.floor("D"))]
-    result = _run(world)
     assert (result.rows, result.counts["positive"]) == (len(counted), counted["is_fraud"].sum())
     expected = average_precision_score(counted["is_fraud"], counted["score"])
     assert result.current["average_precision"] == pytest.approx(expected)
@@ -278,6 +290,7 @@ def _frauds(world: MonitoredModel, since: date) -> pd.DataFrame:
     return labels.merge(events[events.event_time >= _midnight(since)])
 
 
+@pytest.mark.ci
 def test_blind_predictions_have_degraded(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _blind))
     result = _run(world)
@@ -292,12 +305,11 @@ def test_a_degradation_is_dated(world: MonitoredModel, good_days: int) -> None:
     good = [_predict(world, Days(start=WINDOW.start, end=changed), _sure)] if good_days else []
     _log(world, *good, _predict(world, Days(start=changed, end=WINDOW.end), _blind))
     result = _run(world)
-    assert (result.degraded, result.change) == (True, changed)
+    assert (result.outcome, result.degraded, result.change) == ("measured", True, changed)
 
 
-def test_what_has_not_degraded_has_no_change(world: MonitoredModel) -> None:
-    _log(world, _predict(world, WINDOW, _good))
-    assert _run(world).change is None
+def test_what_has_not_degraded_has_no_change(good: Good) -> None:
+    assert good.result.change is None
 
 
 @pytest.mark.long
@@ -318,6 +330,7 @@ def test_the_windows_after_the_holdout_are_a_reference_too(world: MonitoredModel
     assert result.test.drop == pytest.approx(sum(before) / 3 - result.current["average_precision"])
 
 
+@pytest.mark.ci
 def test_the_window_before_is_measured_too(
     world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,15 +345,13 @@ def test_the_window_before_is_measured_too(
     assert 1 - found.confidence == pytest.approx(chance_of_error(0.95, found.look, 2) / 3)
 
 
-def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel) -> None:
-    rows = _predict(world, WINDOW, _good)
-    _log(world, rows)
-    all_of_them = _run(world)
+def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel, good: Good) -> None:
+    rows = good.rows
     _log(world, rows.assign(score=rows["score"].mask(rows.index % 20 == 0)))
     result = _run(world)
     assert result.outcome == "measured"
     assert 0 < result.not_finite < result.rows
-    assert result.rows + result.not_finite == all_of_them.rows
+    assert result.rows + result.not_finite == good.result.rows
 
 
 @pytest.mark.long
@@ -365,9 +376,9 @@ def test_other_versions_and_days_without_all_their_labels_do_not_count(world: Mo
     assert (both.rows, both.current) == (alone.rows, alone.current)
 
 
-def test_predictions_of_another_artifact_with_the_champions_number_do_not_count(world: MonitoredModel) -> None:
-    _log(world, _predict(world, WINDOW, _good))
-    alone = _run(world)
+def test_predictions_of_another_artifact_with_the_champions_number_do_not_count(
+    world: MonitoredModel, good: Good
+) -> None:
     half = Days(start=WINDOW.start, end=WINDOW.start + timedelta(days=3))
     rest = Days(start=half.end, end=WINDOW.end)
     # Logged before digests were, by the champion, and by the artifact that had its number in a registry lost since.
@@ -379,22 +390,19 @@ def test_predictions_of_another_artifact_with_the_champions_number_do_not_count(
     table = prediction_table(load_model_spec(MODEL), pd.concat([own, other], ignore_index=True))
     world.lake.append_once("predictions", table, ["day"], "replica", 1)
     both = _run(world)
-    assert both.rows == alone.rows
-    assert both.counts == alone.counts
+    assert both.rows == good.result.rows
+    assert both.counts == good.result.counts
 
 
-def test_what_scored_along_does_not_count(world: MonitoredModel) -> None:
-    _log(world, _predict(world, WINDOW, _good))
-    alone = _run(world)
-    answers = _predict(world, WINDOW, _good).assign(role="champion")
+def test_what_scored_along_does_not_count(world: MonitoredModel, good: Good) -> None:
+    answers = good.rows.assign(role="champion")
     _log(world, answers, _predict(world, WINDOW, _blind).assign(role="shadow"))
-    assert _run(world).current == alone.current
+    assert _run(world).current == good.result.current
 
 
-def test_labels_reported_after_the_horizon_are_not_used(world: MonitoredModel, tmp_path: Path) -> None:
-    world = _own(world, tmp_path)
-    _log(world, _predict(world, WINDOW, _good))
-    before = _run(world)
+def test_labels_reported_after_the_horizon_are_not_used(world: MonitoredModel, good: Good, tmp_path: Path) -> None:
+    world, before = _own(world, tmp_path), good.result
+    _log(world, good.rows)
     labels = world.lake.scan("labels").to_table()
     wrong = labels.to_pandas().query("reported_at >= @start", local_dict={"start": _midnight(WINDOW.end)})
     wrong = wrong.assign(is_fraud=1, reported_at=_midnight(DRIFTED) + timedelta(hours=1))
@@ -416,34 +424,31 @@ def test_few_labels_decide_nothing(world: MonitoredModel) -> None:
     assert "where 20 of each class are needed" in result.lacks
 
 
-def test_twice_is_the_same_and_logged_once(world: MonitoredModel) -> None:
-    _log(world, _predict(world, WINDOW, _good))
-    as_of = DRIFTED
-    assert _run(world, as_of) == _run(world, as_of)
+def test_twice_is_the_same_and_logged_once(world: MonitoredModel, good: Good) -> None:
+    _log(world, good.rows)
+    once = _run(world)
+    assert _run(world) == once
     client = connect(world.settings.tracking_uri)
     points = client.get_metric_history(world.champion.run_id, "live/average_precision")
-    same = [
-        p
-        for p in points
-        if (p.step, p.value) == (as_of.toordinal(), pytest.approx(_run(world).current["average_precision"]))
-    ]
+    now = (DRIFTED.toordinal(), pytest.approx(once.current["average_precision"]))
+    same = [p for p in points if (p.step, p.value) == now]
     assert len(same) == 1
 
 
-def test_nothing_to_measure(world: MonitoredModel) -> None:
+def test_nothing_to_measure(world: MonitoredModel, good: Good) -> None:
     def outcome(as_of: date | None, version: int | None) -> str:
         return performance.run(_inputs(world, as_of, version), world.settings).outcome
 
     assert outcome(DRIFTED, None) == "no champion"
     assert outcome(None, 1) == "no predictions"
-    _log(world, _predict(world, WINDOW, _good))
+    _log(world, good.rows)
     assert outcome(DRIFTED + timedelta(days=90), 1) == "no predictions"
-    _log(world, _predict(world, WINDOW, _good, version=2))
+    _log(world, good.rows.assign(model_version=2))
     assert outcome(DRIFTED, 1) == "no predictions"
 
 
-def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world: MonitoredModel) -> None:
-    _log(world, _predict(world, WINDOW, _good, version=99))
+def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world: MonitoredModel, good: Good) -> None:
+    _log(world, good.rows.assign(model_version=99))
     with pytest.raises(InputError, match="99"):
         _run(world, version=99)
 

@@ -290,7 +290,8 @@ class _Suite:
     def __init__(self, context: AbstractDataContext, name: str, suite: list[Expectation]) -> None:
         self._data = context.data_sources.add_pandas(name).add_dataframe_asset(name)
         self._definition = self._data.add_batch_definition_whole_dataframe(name)
-        self._suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=suite))
+        # Not one of the context's suites: those are kept as JSON, which nobody reads here.
+        self._suite = gx.ExpectationSuite(name=name, expectations=suite)
 
     def validate(self, frame: pd.DataFrame) -> ExpectationSuiteValidationResult:
         # Not through a checkpoint: it would keep the results of all batches.
