@@ -90,8 +90,8 @@ def exported(content: bytes, rows: np.ndarray) -> np.ndarray:
     return np.asarray(found)
 
 
-#: `make test` learns one target with each estimator in one of the next two tests, and another one in the other. `mlp` is
-#: left out: torch takes 2 s of CPU to import, and test_own_estimators.py learns from the same rows with a torch module.
+#: `make test` learns one target with each estimator in one of the next two tests, and another one in the other. It
+#: leaves `mlp` out: to import torch takes 2 s of CPU, and test_own_estimators.py learns from the same rows with it.
 ONE: dict[str, Target] = {
     "hist_gradient_boosting": "binary",
     "lightgbm": "classes",
