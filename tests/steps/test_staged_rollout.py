@@ -494,7 +494,8 @@ def test_few_labels_and_none_decide_nothing(planned: Plan) -> None:
     assert not any("labelled" in finding for finding in stage.findings)
 
 
-def test_an_ab_stage_compares_quality_when_labels_are_in(planned: Plan) -> None:
+def test_an_ab_stage_compares_quality_when_labels_are_in(planned: Plan, fleet: list[Replica]) -> None:
+    fleet[0].versions = {1: counts(900, decisions={"alert": 90}), 2: counts(900, decisions={"alert": 20})}
     plan = [{"mode": "ab", "weight": 50, "experiment": "x", "requests": 100}, {"mode": "full"}]
     settings = planned(plan)
     log_predictions(settings, worse=2, positives=100, ab=True)
