@@ -593,13 +593,13 @@ def test_a_number_that_yaml_reads_as_text_says_how_to_write_it(files: Files) -> 
 
 
 def test_a_long_list_of_values_is_read_soon_and_named_in_short(files: Files) -> None:
-    """Comparing each of them with each other one would take a minute."""
-    values = [f"v{n}" for n in range(40_000)]
+    """Comparing each of them with each other one would take seconds."""
+    values = [f"v{n}" for n in range(10_000)]
     files.set("feeds.events.columns.channel", {"type": "string", "values": values})
-    assert len(files.load().request_columns["channel"].values or ()) == 40_000
-    assert listed(values).endswith("v49, … (40,000 values)")
+    assert len(files.load().request_columns["channel"].values or ()) == 10_000
+    assert listed(values).endswith("v49, … (10,000 values)")
     files.source["features"]["event_columns"] = ["channel"]
-    with pytest.raises(ConfigError, match="names 'channel', whose 40,000 values are too many to be categories"):
+    with pytest.raises(ConfigError, match="names 'channel', whose 10,000 values are too many to be categories"):
         files.load()
     del files.source["features"]["event_columns"]
     files.set("evaluation.slices", {"columns": {"channel": {"values": values}}})

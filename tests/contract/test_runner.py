@@ -54,9 +54,9 @@ def in_process(monkeypatch, tmp_path: Path):
 
 
 def test_a_step_that_ran_leaves_its_result_and_where_it_came_from(tmp_path: Path) -> None:
-    code, report, log = _run(tmp_path, "drift", DRIFT, CT_GIT_SHA="abc", CT_IMAGE="training:1")
+    code, report, log = _run(tmp_path, "score", DRIFT, CT_GIT_SHA="abc", CT_IMAGE="training:1")
     assert code == 0
-    assert (report.step, report.status, report.error) == ("drift", "succeeded", None)
+    assert (report.step, report.status, report.error) == ("score", "succeeded", None)
     assert report.result is not None
     assert report.result["outcome"] == "no data"
     assert (report.provenance.git_sha, report.provenance.image) == ("abc", "training:1")
@@ -106,15 +106,16 @@ def test_wrong_inputs_end_with_64_and_name_the_field(
     assert "Traceback" not in log
 
 
-def test_an_unknown_setting_ends_with_78(tmp_path: Path) -> None:
-    code, report, _ = _run(tmp_path, "drift", DRIFT, CT_LAKE="x")
+def test_an_unknown_setting_ends_with_78(in_process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CT_LAKE", "x")
+    code, report = in_process("drift", DRIFT)
     assert code == 78
     assert report.error is not None
     assert "CT_LAKE" in report.error.message
 
 
-def test_an_unknown_model_ends_with_78(tmp_path: Path) -> None:
-    code, report, _ = _run(tmp_path, "drift", {"model": "churn"})
+def test_an_unknown_model_ends_with_78(in_process) -> None:
+    code, report = in_process("drift", {"model": "churn"})
     assert code == 78
     assert report.error is not None
     assert "churn" in report.error.message

@@ -1,26 +1,29 @@
-"""A lake that is filled by landed partitions, and a champion that scores its events in batch."""
+"""A lake that is filled with partitions, and a champion that scores their events in batch."""
 
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from local.landing import land_table
 from testing.pipeline import Pipeline
 from testing.serving_artifacts import artifact
 from testing.serving_stack import registered
 from testing.spec_files import Raw, spec_files
 from tests.steps.ingest_helpers import GENERATOR, MODEL, SOURCE, day
 from training.adapters.features import Features
-from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.registry import CHAMPION, Registry
+from training.contract.base import Days
 from training.contract.messages import ScoreInputs, ScoreResult
 from training.contract.model_spec import load_model_spec
+from training.domain.arrow_types import feed_schema
 from training.domain.partitions import partition_days
 from training.settings import Settings
 from training.steps import score
+from training.steps.ingest.writing import Partition
 
 
 class BatchWorld:
@@ -45,16 +48,26 @@ class BatchWorld:
         self.lake = Lake(self.settings.lake, SOURCE, MODEL)
         self.spec = load_model_spec(MODEL, self.settings.models_dir, self.settings.feature_repo)
         self.registry = Registry(self.settings.tracking_uri)
-        self._artifacts = 0
+        self._artifacts = self._deliveries = 0
 
     def land(self, *days: int, name: str = "", rows: pa.Table | None = None) -> None:
-        """Take in the events of these days, one partition each, or `rows` as the partition `name`."""
+        """Write the events of these days, one partition each, or `rows` as the partition `name`, and their features.
+
+        As ingest writes them, which would validate them first: that takes longer than to score them.
+        """
         given = {str(day(number)): GENERATOR.events(day(number)) for number in days}
         if rows is not None:
             given[name] = rows
-        landing = Path(self.settings.landing)
-        paths = [land_table(each, landing, SOURCE, "events", partition_days(at)) for at, each in given.items()]
-        Pipeline(self.settings).ingest(SOURCE, paths)
+        feed = self.spec.source.events
+        for at, each in given.items():
+            self._deliveries += 1
+            Partition(self.lake, EVENTS, at, feed).write([each.select(feed_schema(feed).names)], self._deliveries)
+        if self.spec.source.entities:
+            covered = [partition_days(at) for at in given]
+            last = max(each.end for each in covered) + timedelta(days=1)
+            affected = Days(start=min(each.start for each in covered), end=last)
+            versions = self.lake.versions(EVENTS)
+            Pipeline(self.settings).step("features", source=SOURCE, days=affected, table_versions=versions)
 
     def promote(self, bias: float = 0.0, old: bool = False) -> int:
         """Make a new version the champion. `old`: its artifact is from before features were part of one."""

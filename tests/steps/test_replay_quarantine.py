@@ -101,6 +101,7 @@ def test_corrected_rows_take_the_place_of_those_in_quarantine(deliveries: Delive
         replay(deliveries, partition=PARTITION)
 
 
+@pytest.mark.ci
 def test_a_correction_that_is_wrong_itself_stays_with_its_own_values(deliveries: Deliveries) -> None:
     wrong = changed(ROWS.slice(0, 2), "amount", first(-7.0))
     done = replay(deliveries, partition=PARTITION, corrections=correct(deliveries, wrong))
@@ -169,6 +170,7 @@ def test_killed_in_a_later_partition_it_still_names_the_days_of_the_earlier_one(
     assert [each.entered for each in replay(deliveries).partitions] == [0]
 
 
+@pytest.mark.ci
 def test_corrections_that_were_refused_do_not_stop_a_replay_of_all(deliveries: Deliveries) -> None:
     stranger = changed(ROWS.slice(0, 1), "transaction_id", lambda _: [99_999_999])
     with pytest.raises(DataContractError, match="is not in quarantine"):

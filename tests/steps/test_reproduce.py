@@ -156,6 +156,8 @@ def test_a_version_from_before_recipes_says_so(world: MonitoredModel, place: Set
         reproduce.run(ReproduceInputs(model=MODEL, version=version.version), place)
 
 
-def test_without_a_champion_a_version_must_be_named(settings: Settings) -> None:
+def test_without_a_champion_a_version_must_be_named(tmp_path: Path, mlflow_database: Path) -> None:
+    shutil.copy(mlflow_database, tmp_path)
+    settings = Settings(home=tmp_path / "home", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(InputError, match="has no champion"):
         reproduce.run(ReproduceInputs(model=MODEL), settings)

@@ -21,21 +21,27 @@ from training.steps import score
 
 @pytest.fixture
 def world(tmp_path: Path, mlflow_database: Path) -> BatchWorld:
+    return BatchWorld(tmp_path, mlflow_database)
+
+
+@pytest.fixture
+def in_batches(tmp_path: Path, mlflow_database: Path) -> BatchWorld:
+    """Where a partition takes several commits."""
     return BatchWorld(tmp_path, mlflow_database, batch_rows=70)
 
 
-def test_a_new_partition_is_scored_once_by_the_champion(world: BatchWorld) -> None:
-    world.land(0, 1)
-    version = world.promote()
-    first = world.score(run="run1")
+def test_a_new_partition_is_scored_once_by_the_champion(in_batches: BatchWorld) -> None:
+    in_batches.land(0, 1)
+    version = in_batches.promote()
+    first = in_batches.score(run="run1")
     assert (first.outcome, first.partitions, first.rows) == ("scored", [str(day(0)), str(day(1))], len(ids(0, 1)))
-    assert world.answered() == ids(0, 1)
-    again = world.score(run="run2")
+    assert in_batches.answered() == ids(0, 1)
+    again = in_batches.score(run="run2")
     assert (again.outcome, again.rows) == ("nothing new", 0)
-    world.land(2)
-    assert world.score(run="run3").partitions == [str(day(2))]
-    assert world.answered() == ids(0, 1, 2)
-    rows = world.predictions().to_pandas()
+    in_batches.land(2)
+    assert in_batches.score(run="run3").partitions == [str(day(2))]
+    assert in_batches.answered() == ids(0, 1, 2)
+    rows = in_batches.predictions().to_pandas()
     assert set(rows["model_version"]) == {version}
     assert set(rows["role"]) == {"champion"}
     assert set(rows["replica"]) == {"batch:run1", "batch:run3"}
@@ -53,17 +59,17 @@ def test_without_events_or_a_champion_nothing_is_scored(world: BatchWorld) -> No
     assert world.score().partitions == [str(day(0))]
 
 
-def test_late_events_of_a_partition_are_scored_and_the_others_not_again(world: BatchWorld) -> None:
+def test_late_events_of_a_partition_are_scored_and_the_others_not_again(in_batches: BatchWorld) -> None:
     rows = GENERATOR.events(day(0))
-    world.promote()
-    world.land(name=str(day(0)), rows=rows.slice(0, rows.num_rows - 40))
-    world.score()
-    world.land(1)
-    world.land(name=str(day(0)), rows=rows)
-    result = world.score()
+    in_batches.promote()
+    in_batches.land(name=str(day(0)), rows=rows.slice(0, rows.num_rows - 40))
+    in_batches.score()
+    in_batches.land(1)
+    in_batches.land(name=str(day(0)), rows=rows)
+    result = in_batches.score()
     assert result.partitions == [str(day(0)), str(day(1))]
     assert (result.rows, result.answered_before) == (40 + len(ids(1)), rows.num_rows - 40)
-    assert world.answered() == ids(0, 1)
+    assert in_batches.answered() == ids(0, 1)
 
 
 def test_a_new_champion_scores_what_is_new_and_the_rest_only_when_it_is_named(world: BatchWorld) -> None:
@@ -118,32 +124,32 @@ def test_days_without_feature_rows_are_refused_before_anything_is_written(world:
 
 
 @pytest.mark.ci
-def test_sigkill_at_any_moment_and_a_rerun_leave_every_prediction_once(world: BatchWorld) -> None:
+def test_sigkill_at_any_moment_and_a_rerun_leave_every_prediction_once(in_batches: BatchWorld) -> None:
     """Real processes, killed at random times while they score; the run that goes on tells what it wrote in all."""
     chance = random.Random(7)
-    world.promote()
-    world.land(0, 1)
+    in_batches.promote()
+    in_batches.land(0, 1)
 
     def score_in_a_process(run_id: str, kill_after: float | None) -> float:
-        return killed_after(score.run, (ScoreInputs(model=MODEL, run=run_id), world.settings), kill_after)
+        return killed_after(score.run, (ScoreInputs(model=MODEL, run=run_id), in_batches.settings), kill_after)
 
     whole = score_in_a_process("first", None)
     for number in range(2, 6):
-        world.land(number)
+        in_batches.land(number)
         for _ in range(2):
             score_in_a_process(f"run{number}", kill_after=chance.uniform(0.3, 1.0) * whole)
-        result = world.score(run=f"run{number}")
+        result = in_batches.score(run=f"run{number}")
         assert (result.outcome, result.partitions) == ("scored", [str(day(number))])
         assert result.rows == len(ids(number))
-        assert world.answered() == ids(*range(number + 1))
+        assert in_batches.answered() == ids(*range(number + 1))
 
 
 @pytest.mark.parametrize("survive", others_long([1, 0, 2]))
 def test_killed_after_a_commit_the_next_try_goes_on_and_tells_of_both(
-    world: BatchWorld, monkeypatch: pytest.MonkeyPatch, survive: int
+    in_batches: BatchWorld, monkeypatch: pytest.MonkeyPatch, survive: int
 ) -> None:
-    world.promote()
-    world.land(0)
+    in_batches.promote()
+    in_batches.land(0)
     commit, left = Appending.commit, iter(range(survive))
 
     def killed(self: Appending, *args: Any) -> int:
@@ -154,14 +160,14 @@ def test_killed_after_a_commit_the_next_try_goes_on_and_tells_of_both(
     with monkeypatch.context() as patch:
         patch.setattr(Appending, "commit", killed)
         with pytest.raises(KeyboardInterrupt):
-            world.score(run="run")
-    world.promote(bias=1.0)
+            in_batches.score(run="run")
+    in_batches.promote(bias=1.0)
     for _ in range(2):
-        result = world.score(run="run")
+        result = in_batches.score(run="run")
         assert (result.outcome, result.partitions, result.rows) == ("scored", [str(day(0))], len(ids(0)))
         assert result.champion_version == 1
-    assert world.answered(version=1) == ids(0)
-    assert world.score(run="later").outcome == "nothing new"
+    assert in_batches.answered(version=1) == ids(0)
+    assert in_batches.score(run="later").outcome == "nothing new"
 
 
 @pytest.mark.long

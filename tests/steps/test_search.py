@@ -86,7 +86,7 @@ def test_a_finished_run_is_not_searched_again(searched: tuple[Place, TrainResult
     assert len(place.children(result.run_id)) == 4
 
 
-def test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space_is_not_searched(place: Place) -> None:
+def test_another_space_or_budget_is_another_fit_of_an_estimator_with_a_space(place: Place) -> None:
     spec = load_model_spec(MODEL, place.settings.models_dir, place.settings.feature_repo)
     inputs = TrainInputs.model_validate(place.inputs())
     fingerprints = {FitJob.of(inputs, place.settings).fingerprint}
@@ -98,6 +98,10 @@ def test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space
         assert FitJob.of(other, place.settings).fingerprint == unsearched
     assert spec.training.search is not None
     assert len(fingerprints) == 5
+
+
+@pytest.mark.ci
+def test_an_estimator_without_a_space_is_not_searched(place: Place) -> None:
     assert place.children(place.train("logistic_regression").run_id) == []
 
 
@@ -114,7 +118,7 @@ def test_killed_in_mid_search_it_goes_on_without_doing_a_trial_again(
 
 def test_a_trial_that_fails_is_a_failed_child_and_named(place: Place) -> None:
     spaces = {"hist_gradient_boosting": {"max_features": {"choices": [1.0, -1.0]}}}
-    place.write_spec({**SEARCH, "spaces": spaces, "trials": 8})
+    place.write_spec({**SEARCH, "spaces": spaces, "trials": 3})
     result = place.train(max_iter=3)
     failed = [child for child in place.children(result.run_id) if child.info.status == "FAILED"]
     assert failed

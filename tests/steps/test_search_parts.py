@@ -87,6 +87,7 @@ def test_the_run_says_what_search_and_fit_took(searched: tuple[Place, list[Searc
         assert 0 < elsewhere <= float(tags[f"search_{name}"]) < float(tags[f"training_{name}"])
 
 
+@pytest.mark.ci
 def test_a_part_proposes_the_same_whatever_the_others_do(
     searched: tuple[Place, list[SearchResult]], place: Place
 ) -> None:

@@ -16,6 +16,7 @@ from testing.serving_artifacts import artifact
 from testing.serving_stack import changed, fill_online_store
 from testing.signing_keys import key_pair
 from testing.waiting import eventually
+from tests.cases import others_in_ci
 from training import sign
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
@@ -132,7 +133,7 @@ def test_a_registered_version_is_signed_and_loads(place: Settings) -> None:
     assert load(loader(place), version) == ""
 
 
-@pytest.mark.parametrize("file", [ONNX_FILE, METADATA_FILE])
+@pytest.mark.parametrize("file", others_in_ci([ONNX_FILE, METADATA_FILE]))
 def test_a_changed_byte_is_refused_and_named(place: Settings, file: str) -> None:
     """Also when the registry's tag was changed along with model.onnx: whoever writes the one can write the other."""
     version = registered(place)
@@ -328,6 +329,7 @@ def test_a_version_is_signed_again_without_a_forgotten_person(
     assert registered.metadata_digest == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.ci
 def test_forgetting_takes_no_changed_metadata_for_registered_ones(
     place: Settings, without_somebody: tuple[ModelVersion, Entity]
 ) -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cases import others_in_ci
 from tests.steps.training_rows import NAMES, write_dataset
 from training.adapters.datasets import DEFINITIONS, Dataset
 from training.adapters.onnx_model import OnnxModel
@@ -54,7 +55,7 @@ def uri(at: Settings) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("estimator", ["logistic_regression", "lightgbm"])
+@pytest.mark.parametrize("estimator", others_in_ci(["logistic_regression", "lightgbm"]))
 def test_a_model_learns_from_them_and_its_artifact_encodes_them(uri: str, at: Settings, estimator: str) -> None:
     inputs = TrainInputs(model="card_fraud", estimator=estimator, dataset_uri=uri, seed=1, reason="test")
     model = OnnxModel.load(Path(train.run(inputs, at).artifact_uri))

@@ -63,6 +63,7 @@ def test_a_mistake_gives_one_message(
     assert all(line[:1] in "✓✗–" or line.startswith("  ") for line in lines), said
 
 
+@pytest.mark.ci
 def test_one_check_names_the_mistakes_of_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_one_check_names_the_mistakes_of_all_files(
         assert mistake.said in said
 
 
+@pytest.mark.ci
 def test_a_source_and_a_model_may_have_one_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,14 @@ def fetch(client: "MlflowClient", run_id: str, path: str, to: Path) -> None:
 def _uri(client: "MlflowClient", run_id: str, path: str) -> str:
     from mlflow.utils.uri import append_to_uri_path
 
-    uri: str = append_to_uri_path(client.get_run(run_id).info.artifact_uri, path)
+    uri: str = append_to_uri_path(_artifact_uri(client, run_id), path)
+    return uri
+
+
+@lru_cache(maxsize=64)
+def _artifact_uri(client: "MlflowClient", run_id: str) -> str:
+    """Where the artifacts of a run are. It never changes; a signed version is asked for it four times."""
+    uri: str = client.get_run(run_id).info.artifact_uri
     return uri
 
 
