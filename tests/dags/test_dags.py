@@ -102,6 +102,28 @@ def loaded() -> dict[str, Any]:
     return load(ROOT / "dags")
 
 
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is made of several models of one source, of which one has a broken spec. Loading all files takes a second
+    of CPU, so that tests share it."""
+    folder, spec = tmp_path_factory.mktemp("varied"), yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    space = {"logistic_regression": {"C": {"low": 0.1, "high": 1.0}}}
+    searching = {**spec["training"], "window_days": 60, "estimators": {"mlp": {}, "logistic_regression": {}}}
+    made = {
+        "card_fraud": {},
+        "other": {"title": "Other"},
+        "broken": {"typo": 1},
+        "whole": {"training": {**searching, "search": {"spaces": space, "parallel": 1}}},
+        "parts": {"training": {**searching, "search": {"spaces": space, "parallel": 3}}},
+        "follows": {"scoring": {"when": "new_data"}},
+        "nightly": {"scoring": {"when": "0 2 * * *"}},
+    }
+    for name, change in made.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name, **change}))
+    assert load_model_spec("other", folder).title == "Other"
+    return load(ROOT / "dags", CT_MODELS_DIR=str(folder))
+
+
 def ids(sources: tuple[str, ...] = SOURCES, models: tuple[str, ...] = MODELS) -> list[str]:
     """The ids of the DAGs of these sources and models."""
     of_sources = [f"{source}_{kind}" for source in sources for kind in OF_SOURCE]
@@ -177,16 +199,8 @@ def test_a_model_whose_versions_nobody_approves_has_no_approval_dag(tmp_path: Pa
     assert load(ROOT / "dags" / "approval.py", CT_MODELS_DIR=str(tmp_path))["dags"] == {}
 
 
-def test_a_search_in_parts_is_a_task_for_each_part_before_train(tmp_path: Path) -> None:
-    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-    spec["training"] |= {"window_days": 60, "estimators": {"mlp": {}, "logistic_regression": {}}}
-    space = {"logistic_regression": {"C": {"low": 0.1, "high": 1.0}}}
-    for name, parallel in (("whole", 1), ("parts", 3)):
-        spec["training"]["search"] = {"spaces": space, "parallel": parallel}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}))
-    loaded = load(ROOT / "dags" / "train.py", CT_MODELS_DIR=str(tmp_path))
-    assert loaded["errors"] == {}
-    whole, parts = (tasks(loaded["dags"][f"{name}_train"]) for name in ("whole", "parts"))
+def test_a_search_in_parts_is_a_task_for_each_part_before_train(varied: dict[str, Any]) -> None:
+    whole, parts = (tasks(varied["dags"][f"{name}_train"]) for name in ("whole", "parts"))
     assert set(parts) - set(whole) == {"search_parts", "search"}
     after = {name: set(task.get("downstream_task_ids", [])) for name, task in parts.items()}
     assert after["search_parts"] == {"search"}
@@ -198,14 +212,11 @@ def test_a_search_in_parts_is_a_task_for_each_part_before_train(tmp_path: Path) 
     assert "searched" not in json.dumps(whole["train"])
 
 
-def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_its_own(tmp_path: Path) -> None:
-    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-    for name, change in (("card_fraud", {}), ("other", {"name": "other", "title": "Other"}), ("broken", {"typo": 1})):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, **change}))
-    assert load_model_spec("other", tmp_path).title == "Other"
-    loaded = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))
-    assert sorted(loaded["dags"]) == ids(models=("card_fraud", "other"))
-    ((file, error),) = loaded["errors"].items()
+def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_its_own(varied: dict[str, Any]) -> None:
+    scored = ("follows", "nightly")
+    models = ("card_fraud", "other", "whole", "parts", *scored)
+    assert sorted(varied["dags"]) == sorted([*ids(models=models), *(f"{model}_score" for model in scored)])
+    ((file, error),) = varied["errors"].items()
     assert Path(file).name == "broken_specs.py"
     assert "typo" in error
 
@@ -226,11 +237,8 @@ def test_a_broken_source_costs_no_other_its_dags_and_names_its_models(tmp_path: 
     assert error.count("typo") == 1
 
 
-def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has_landed(tmp_path: Path) -> None:
-    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-    for name in ("card_fraud", "other"):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}))
-    dags = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]
+def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has_landed(varied: dict[str, Any]) -> None:
+    dags = varied["dags"]
     assert sorted(dag_id for dag_id in dags if dag_id.startswith(SOURCES)) == [
         f"{source}_{kind}" for source in SOURCES for kind in OF_SOURCE
     ]
@@ -242,12 +250,8 @@ def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has
         assert computed["__var"]["name"] in json.dumps(dags[f"{model}_monitor"]["timetable"])
 
 
-def test_scoring_follows_new_data_or_a_schedule_and_announces_predictions(tmp_path: Path) -> None:
-    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-    for name, when in (("follows", "new_data"), ("nightly", "0 2 * * *")):
-        made = {**spec, "name": name, "scoring": {"when": when}}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(made))
-    dags = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]
+def test_scoring_follows_new_data_or_a_schedule_and_announces_predictions(varied: dict[str, Any]) -> None:
+    dags = varied["dags"]
     assert "card_payments_features" in json.dumps(dags["follows_score"]["timetable"])
     assert "0 2 * * *" in json.dumps(dags["nightly_score"]["timetable"])
     (announced,) = tasks(dags["nightly_score"])["score"]["outlets"]

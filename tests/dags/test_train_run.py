@@ -89,6 +89,7 @@ def states(tis: dict[str, Any]) -> dict[str, Any]:
     return {name: ti.state for name, ti in tis.items()}
 
 
+@pytest.mark.ci
 def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict(train: Any) -> None:
     # None of torch: the step server of tests has not loaded it.
     tis = train("logistic_regression", "hist_gradient_boosting", "random_forest")

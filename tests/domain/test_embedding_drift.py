@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.cases import others_in_ci
 from training.domain import drift
 from training.domain.comparison import Rows, paired
 from training.domain.embedding_drift import Half, domain_scores, with_domain_scores
@@ -33,8 +34,12 @@ def of_users(random: np.random.Generator, count: int, users: int = 300, spread: 
     "change",
     [
         pytest.param(lambda vectors: vectors + np.eye(DIMENSIONS)[3], id="one element moved"),
-        pytest.param(lambda vectors: 1.3 * vectors, id="spread"),
-        pytest.param(lambda vectors: np.where(np.arange(len(vectors))[:, None] % 10 == 0, 0, vectors), id="10 % zeros"),
+        pytest.param(lambda vectors: 1.3 * vectors, id="spread", marks=pytest.mark.ci),
+        pytest.param(
+            lambda vectors: np.where(np.arange(len(vectors))[:, None] % 10 == 0, 0, vectors),
+            id="10 % zeros",
+            marks=pytest.mark.ci,
+        ),
         pytest.param(lambda vectors: vectors[:, ::-1] + np.linspace(0, 1, DIMENSIONS), id="another encoder"),
     ],
 )
@@ -86,7 +91,7 @@ def test_a_column_that_is_missing_throughout() -> None:
     assert found.drifted
 
 
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("odd", others_in_ci([np.nan, np.inf, -np.inf]))
 def test_a_list_with_an_element_that_is_no_number_counts_as_missing(odd: float) -> None:
     random = np.random.default_rng(6)
     (before, who), (now, of_now) = of_users(random, 400), of_users(random, 400)
@@ -96,7 +101,7 @@ def test_a_list_with_an_element_that_is_no_number_counts_as_missing(odd: float) 
     assert scored[0].columns["text"].notna().all()
 
 
-@pytest.mark.parametrize("part", [0.2, 1.0])
+@pytest.mark.parametrize("part", others_in_ci([0.2, 1.0]))
 def test_lists_of_another_length_are_of_another_encoder(part: float) -> None:
     random = np.random.default_rng(7)
     (before, who), (now, of_now) = of_users(random, 400), of_users(random, 400)

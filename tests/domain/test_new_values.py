@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 from training.contract.messages import Shift
 from training.domain import drift
 from training.domain.comparison import Rows, Side, paired
@@ -87,7 +87,7 @@ def test_one_row_in_a_hundred_is_found_and_named(kind: str, value: object, part:
     assert found(before, now, 0.02).p_value == found(before, now, 1.0).p_value == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_in_ci(KINDS, every=4))
 def test_nothing_is_new_when_nothing_has_changed(kind: str) -> None:
     random = np.random.default_rng(1)
     for rows in (7, 100, 5000):
@@ -96,7 +96,7 @@ def test_nothing_is_new_when_nothing_has_changed(kind: str) -> None:
             assert found(before, now).p_value >= compare_shares(side(x=before), side(x=now), MINIMUM)["x"].p_value
 
 
-@pytest.mark.parametrize("kind", ["texts", "counts", "long tail"])
+@pytest.mark.parametrize("kind", others_in_ci(["texts", "counts", "long tail"], first=2))
 @pytest.mark.parametrize("rows", others_long([300, 20, 3000]))
 def test_p_values_hold_without_any_minimum(kind: str, rows: int) -> None:
     """Of few rows each value is rare, and any may be new."""

@@ -1,8 +1,5 @@
 """What each policy advises, and what the cost-aware one makes of a champion's looks."""
 
-import os
-import subprocess
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 import yaml
 
 from training.contract.base import Days
+from training.contract.implementations import Implementations
 from training.contract.messages import (
     ColumnDrift,
     Degradation,
@@ -139,25 +137,9 @@ from training.domain.retraining_policy import Advice
 def patient(evidence, history, spec):
     return Advice(f"{len(history.looks)} looks", ("drift",) if len(history.looks) >= 2 else ())
 """
-PROGRAM = """
-import sys
-from datetime import date
-from pathlib import Path
-
-from training.contract.model_spec import load_model_spec
-from training.domain.monitoring import Look
-from training.domain.retraining import History
-from training.domain.retraining_policy import Evidence, advise
-
-spec = load_model_spec("card_fraud", Path(sys.argv[1]))
-day = date(2026, 1, 5)
-look = Look(as_of=day, champion_version=1)
-advice = [advise(Evidence(day, 1), History({}, {}, {}, looks=[look] * n), spec) for n in (1, 2)]
-print([(each.text, each.asks) for each in advice])
-"""
 
 
-def test_a_policy_of_another_package_joins_with_an_entry_point(tmp_path: Path) -> None:
+def test_a_policy_of_another_package_joins_with_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "patience.py").write_text(PATIENT)
     metadata = tmp_path / "outside-1.0.dist-info"
     metadata.mkdir()
@@ -166,12 +148,13 @@ def test_a_policy_of_another_package_joins_with_an_entry_point(tmp_path: Path) -
     fields = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
     fields["retraining"] = {"policy": "patient"}
     (tmp_path / "card_fraud.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CT_")}
-    environment["PYTHONPATH"] = f"{MODELS_DIR.parents[1]}:{tmp_path}"
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert not done.returncode, done.stderr
-    assert done.stdout.strip() == "[('1 looks', False), ('2 looks', True)]"
+    # Installed, as far as Python can tell. What has been looked up before is kept and not looked up again.
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(POLICIES, "_registered", dict(POLICIES._registered))
+    monkeypatch.setitem(vars(POLICIES), "_entry_points", Implementations(POLICIES.kind, POLICIES.package)._entry_points)
+    spec, look = load_model_spec("card_fraud", tmp_path), Look(as_of=START, champion_version=1)
+    advice = [advise(Evidence(START, 1), History({}, {}, {}, looks=[look] * n), spec) for n in (1, 2)]
+    assert [(each.text, each.asks) for each in advice] == [("1 looks", False), ("2 looks", True)]
 
 
 # --- costs ---

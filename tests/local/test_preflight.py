@@ -72,13 +72,24 @@ def test_a_socket_path_that_the_kernel_cannot_hold(monkeypatch: pytest.MonkeyPat
         Place.from_environment()
 
 
-def test_up_says_what_is_wrong_without_a_traceback(tmp_path: Path, taken: int) -> None:
+@pytest.mark.ci
+def test_a_program_says_what_is_wrong_without_a_traceback(tmp_path: Path, taken: int) -> None:
     env = os.environ | {"CT_HOME": str(tmp_path), "AIRFLOW_PORT": str(taken), "MLFLOW_PORT": str(free_port())}
     command = [sys.executable, "-m", "local", "up"]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"Port {taken} is in use" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_up_says_what_is_wrong(
+    tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CT_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_PORT", str(taken))
+    monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
+    assert main(["up"]) == 1
+    assert f"Port {taken} is in use" in capsys.readouterr().err
 
 
 def test_an_unknown_setting_is_said_without_a_traceback(

@@ -27,6 +27,7 @@ from local.scenario import Scenario, each_day
 from local.stack import Stack
 from local.traffic import Serving, as_json
 from local.verbs import champions
+from tests.cases import others_in_ci
 from training.contract.base import Days
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -217,7 +218,7 @@ def test_a_model_without_a_plan_is_refused_with_those_that_have_one() -> None:
     assert "card_fraud, flight_delay" in raised.value.hint
 
 
-@pytest.mark.parametrize("model", plan_names())
+@pytest.mark.parametrize("model", others_in_ci(plan_names()))
 def test_a_plan_lands_the_events_that_it_sends_to_serving(model: str, tmp_path: Path) -> None:
     plan = plan_of(model)
     days = Days(start=plan.history.end, end=plan.history.end + timedelta(days=2))

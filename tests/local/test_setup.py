@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import others_in_ci
 from training.settings import ROOT
 
 #: BentoML's: a few Python files that ask the driver about GPUs.
@@ -103,7 +104,7 @@ def test_the_bento_has_the_versions_of_the_lock(lock: dict[str, str]) -> None:
     assert pins(ROOT / "serving" / "requirements.txt").items() <= lock.items()
 
 
-@pytest.mark.parametrize(("kind", "has_tools"), [((), False), (("dev",), True)])
+@pytest.mark.parametrize(("kind", "has_tools"), others_in_ci([((), False), (("dev",), True)]))
 def test_only_the_developers_environment_has_their_tools(tmp_path: Path, kind: tuple[str], has_tools: bool) -> None:
     """With a uv that writes down how it was called."""
     (tmp_path / "bin").mkdir()

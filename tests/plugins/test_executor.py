@@ -21,6 +21,7 @@ from perennial_outcomes import Outcomes
 from setproctitle import setproctitle
 
 from testing.waiting import eventually
+from tests.cases import others_in_ci
 
 #: No heartbeat waits so long, on a loaded machine either, unless nothing wakes it.
 WAIT_SECONDS = 120.0
@@ -140,7 +141,7 @@ def test_a_task_that_goes_on_before_its_first_process_has_ended_is_still_known()
     assert executor._under_way == {}
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", others_in_ci(range(3)))
 def test_tasks_are_taken_though_a_process_was_killed_while_it_waited_for_one(number: int) -> None:
     """One of the three holds the lock of the queue."""
     executor = LocalExecutor(parallelism=3)

@@ -24,7 +24,7 @@ from perennial_airflow.reports import UNKNOWN_ATTEMPTS, StepFailedError
 from perennial_airflow.step_task import StepTask
 from perennial_outcomes import Outcomes
 
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 
 Sent = dict[tuple[str, ...], float]
 
@@ -133,8 +133,10 @@ def asked(run: Any) -> dict[str, Any]:
     return {"feed": "events"}
 
 
-@pytest.mark.parametrize("mapped", [False, True])
-@pytest.mark.parametrize("state", ["failed", "up_for_retry"])
+@pytest.mark.parametrize(
+    ("state", "mapped"),
+    others_in_ci([("failed", True), ("up_for_retry", False), ("failed", False), ("up_for_retry", True)], first=2),
+)
 def test_the_scheduler_sends_the_failure_of_a_task_whose_process_was_killed(
     airflow_database: None, sent: Sent, state: str, mapped: bool
 ) -> None:

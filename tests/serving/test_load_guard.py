@@ -4,10 +4,13 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from serving import load_guard
 from serving.load_guard import LoadDied, LoadGuard
 from serving.trials import TrialEnded, TrialProcess, Trials
 from testing.onnx_attacks import endless_loop, hidden_fill, replace_model
@@ -19,8 +22,23 @@ from training.settings import ROOT, Settings
 DIGEST = "d" * 64
 
 
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialProcess]:
+    made = TrialProcess(Settings(home=tmp_path_factory.mktemp("process")))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, process: TrialProcess, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of services that try out versions in one process, which takes half a second of CPU to start."""
+
+    class Shared(Trials):
+        @contextmanager
+        def process(self) -> Iterator[TrialProcess]:
+            yield process
+
+    monkeypatch.setattr(load_guard, "Trials", Shared)
     make_artifact(tmp_path / "artifact")
     return Settings(home=tmp_path)
 
@@ -141,7 +159,9 @@ def test_memory_is_limited_and_the_process_is_used_again(tmp_path: Path) -> None
     assert first.ended
 
 
-def test_a_version_without_an_end_is_ended_and_the_next_gets_another_process(tmp_path: Path) -> None:
+def test_a_version_without_an_end_is_ended_and_the_next_gets_another_process(
+    tmp_path: Path, process: TrialProcess
+) -> None:
     settings = Settings(home=tmp_path, serving_load_seconds=1)
     make_artifact(tmp_path / "good")
     make_artifact(tmp_path / "bad")
@@ -150,9 +170,8 @@ def test_a_version_without_an_end_is_ended_and_the_next_gets_another_process(tmp
     with trials.process() as first, pytest.raises(TrialEnded, match="with 1024 MiB, took longer than 1 s"):
         first.try_out(tmp_path / "bad")
     assert first.ended
-    patient = TrialProcess(Settings(home=tmp_path))
-    patient.try_out(tmp_path / "good")
-    patient.close()
+    # The process of a patient service.
+    process.try_out(tmp_path / "good")
     trials.close()
 
 

@@ -29,7 +29,7 @@ def client() -> Iterator[httpx.Client]:
 
 def pages(client: httpx.Client, settings: Settings) -> tuple[str, str]:
     """The overview and the life of a model whose events were written with these settings."""
-    ModelLife(settings, MODEL, SOURCE, weeks=2, end=END, title="Title of the model").write()
+    ModelLife(settings, MODEL, SOURCE, weeks=1, end=END, title="Title of the model").write()
     return tuple(client.get(route).raise_for_status().text for route in ("/", f"/models/{MODEL}"))  # type: ignore[return-value]
 
 

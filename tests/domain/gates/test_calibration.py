@@ -59,7 +59,7 @@ def test_a_limit_is_kept_or_refused_with_the_numbers(kind: str) -> None:
 
 def test_the_interval_has_the_true_error_and_calibrated_scores_have_the_error_of_chance() -> None:
     inside, near_zero, errors, by_chance = 0, 0, [], []
-    for seed in range(40):
+    for seed in range(15):
         random = np.random.default_rng(seed)
         true = random.beta(1, 4, 3000)
         labels = (random.random(3000) < true).astype(np.int64)
@@ -76,8 +76,8 @@ def test_the_interval_has_the_true_error_and_calibrated_scores_have_the_error_of
         near_zero += calibrated.low < calibrated.error / 4
         errors.append(calibrated.error)
         by_chance.append(calibrated.by_chance)
-    assert inside >= 34, "the interval at 95 % has the true error in all but few of 40 samples"
-    assert near_zero >= 30, "the interval of calibrated scores reaches down to no error"
+    assert inside >= 12, "the interval at 95 % has the true error in all but few of 15 samples"
+    assert near_zero >= 11, "the interval of calibrated scores reaches down to no error"
     assert np.mean(errors) == pytest.approx(np.mean(by_chance), rel=0.15)
 
 

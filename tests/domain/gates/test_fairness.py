@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.domain.gates.models_on_rows import KINDS, Made
+from tests.cases import others_in_ci
+from tests.domain.gates.models_on_rows import Made
 from training.contract.messages.judged_groups import FairnessResult
 from training.contract.verdict_spec import FairnessSpec, Grouping
 from training.domain.gates import Gate
@@ -72,7 +73,7 @@ def test_a_regression_has_gaps_of_errors() -> None:
     assert gaps["mean_absolute_error"].highest == "shop is new"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_in_ci(["binary", "regression", "multiclass"], first=2))
 def test_a_limit_is_kept_or_refused_with_the_numbers(kind: str) -> None:
     made = Made(kind)
     measure = "mean_absolute_error" if kind == "regression" else "error_rate"
@@ -92,7 +93,7 @@ def test_a_limit_is_kept_or_refused_with_the_numbers(kind: str) -> None:
     assert any(gate.sentence.startswith(sentence) for gate in failed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_in_ci(["binary", "regression", "multiclass"], first=2))
 def test_a_gap_that_grew_against_the_champion_is_named(kind: str) -> None:
     made = Made(kind)
     shops = np.where(made.features[:, 2] > 0.5, "new", "old")
