@@ -84,7 +84,7 @@ def quick_configurations() -> None:
     expectation.Expectation.dict = quick  # type: ignore[method-assign]
     expectation.camel_to_snake = functools.cache(expectation.camel_to_snake)  # type: ignore[attr-defined]
     IDDict.to_id = _quick_ids(IDDict.to_id)  # type: ignore[method-assign]
-    EphemeralDataContextVariables.save = lambda _: None  # type: ignore[method-assign]
+    EphemeralDataContextVariables.save = lambda _: None  # type: ignore[method-assign,assignment]
 
 
 def _quick_ids(to_id: Any) -> Any:
