@@ -59,12 +59,13 @@ def test_p_values_hold_for_any_number_of_rows_and_any_kind_of_column(rows: int, 
 
 @pytest.mark.parametrize("reference_has_entities", others_long([True, False]))
 @pytest.mark.parametrize("same_entities", others_long([True, False]))
+@pytest.mark.parametrize("worlds", others_in_ci([25, 60]))
 def test_rows_of_one_entity_are_not_taken_for_evidence_of_their_own(
-    reference_has_entities: bool, same_entities: bool
+    reference_has_entities: bool, same_entities: bool, worlds: int
 ) -> None:
     """Slow features: each entity has about the same value in all its rows, and another one some weeks later."""
     random = np.random.default_rng(1)
-    rates, worlds = random.uniform(0.2, 2, 300), 25
+    rates = random.uniform(0.2, 2, 300)
     found, naive = [], []
     for _ in range(worlds):
         sides = []
@@ -197,9 +198,10 @@ def _shifts(p_values: np.ndarray) -> dict[str, Shift]:
     }
 
 
-def test_false_discoveries_are_controlled_over_the_columns() -> None:
+@pytest.mark.parametrize("worlds", others_in_ci([150, 400]))
+def test_false_discoveries_are_controlled_over_the_columns(worlds: int) -> None:
     random = np.random.default_rng(7)
-    worlds, any_false, shares, power = 150, 0, [], []
+    any_false, shares, power = 0, [], []
     for _ in range(worlds):
         nothing = with_false_discovery_control(_shifts(random.random(20)), 0.1)
         any_false += any(shift.drifted for shift in nothing.values())
