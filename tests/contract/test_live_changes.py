@@ -44,7 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "`training.estimators`": (IDS, f"{HERE}::test_a_change_that_takes_effect_is_accepted"),
     "`training.search`": (
-        "steps/test_search.py::test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space_is_not_searched",
+        "steps/test_search.py::test_another_space_or_budget_is_another_fit_of_an_estimator_with_a_space",
     ),
     "`evaluation` (limits, margins, entity, k)": (IDS,),
     "`task.kind`": (

@@ -1,7 +1,7 @@
 """What the tests of several steps share, made once: it takes a quarter of a minute."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,26 @@ from tests.shared_folders import SharedFolders
 from tests.steps.monitored_model import MonitoredModel, build
 from tests.steps.replica_server import MODEL, Replica
 from tests.steps.rollout_helpers import at_once
+from training.adapters import plots
 from training.adapters.registry import Registry
+from training.domain.charts import Chart
 from training.settings import Settings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_charts() -> Iterator[None]:
+    """Steps leave an empty file for each chart: to draw them takes half of the time of a training.
+
+    tests/adapters/test_plots.py draws, and so does the first training of test_train.py.
+    """
+
+    def name(folder: Path, charts: Iterable[Chart]) -> None:
+        for chart in charts:
+            (folder / f"{chart.name}.png").touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw", name)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,8 @@ def test_a_feed_that_does_not_exist_is_not_one_without_rows(capsys: pytest.Captu
 def test_after_a_rule_has_changed_the_rows_that_hold_enter_once(deliveries: Deliveries) -> None:
     raise_maximum(deliveries)
     done = replay(deliveries, run="manual-1")
+    (entry,) = Ledger(deliveries.settings.ledger).entries(MODEL, REPLAY)
+    assert (entry.body["reason"], entry.body["requested_by"]) == ("The rule was wrong", "ada")
     (found,) = done.partitions
     bound = "amount is outside 0 … 200000"
     assert (found.entered, found.stays) == (2, 3)
@@ -179,6 +181,7 @@ def test_corrections_that_were_refused_do_not_stop_a_replay_of_all(deliveries: D
     assert replay(deliveries).partitions == []
 
 
+@pytest.mark.ci
 def test_labels_enter_before_there_are_events_and_change_no_features_then(deliveries: Deliveries) -> None:
     deliveries = Deliveries(Settings(home=Path(deliveries.settings.home, "without-events")))
     labels, partition = GENERATOR.labels(day(8)), str(day(8))
@@ -205,6 +208,7 @@ def test_a_delivery_that_comes_in_between_is_not_undone(
     assert len(ids(deliveries)) == COUNT - 2
 
 
+@pytest.mark.ci
 def test_each_model_of_the_source_has_the_reason_in_its_ledger(deliveries: Deliveries) -> None:
     raise_maximum(deliveries)
     replay(deliveries, run="manual-1")

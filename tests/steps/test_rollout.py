@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.waiting import eventually
+from tests.cases import others_in_ci
 from tests.steps.replica_server import MODEL, Replica
 from tests.steps.rollout_helpers import Killed, after_rollouts, aliases, back, killing, ledger, roll, take_over
 from training.adapters.ledger import Ledger
@@ -61,6 +62,7 @@ def test_versions_follow_each_other(settings: Settings, registry: Registry) -> N
     assert ledger(settings) == kinds
 
 
+@pytest.mark.ci
 def test_run_again_it_changes_nothing(settings: Settings, registry: Registry) -> None:
     roll(settings, 1)
     roll(settings, 2)
@@ -70,6 +72,7 @@ def test_run_again_it_changes_nothing(settings: Settings, registry: Registry) ->
     assert ledger(settings) == before
 
 
+@pytest.mark.ci
 def test_a_later_challenger_stays(settings: Settings, registry: Registry) -> None:
     registry.set_alias(MODEL, "challenger", 3)
     roll(settings, 1)
@@ -161,7 +164,7 @@ def test_a_refusal_from_before_fails_at_once_when_the_replica_does_not_try_again
     assert aliases(registry) == {"champion": 1}
 
 
-@pytest.mark.parametrize("again", [timedelta(0), None], ids=["soon", "older replica"])
+@pytest.mark.parametrize("again", others_in_ci([timedelta(0), None]), ids=["soon", "older replica"])
 def test_a_refusal_from_before_does_not_count_when_its_cause_may_be_gone(
     again: timedelta | None, first: Settings, registry: Registry, fleet: list[Replica]
 ) -> None:

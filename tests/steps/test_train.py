@@ -17,6 +17,7 @@ from requests import RequestException
 from tests.cases import others_in_ci, others_long
 from tests.steps.training_rows import NAMES, START, definitions, write_dataset
 from training import code, fit_job
+from training.adapters import plots
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.plots import draw
 from training.adapters.registry import Registry, Runs
@@ -25,6 +26,7 @@ from training.contract.errors import ConfigError, DataContractError, InputError,
 from training.contract.messages import TrainingWindow, TrainInputs, TrainResult
 from training.contract.model_spec import load_model_spec
 from training.contract.tasks import BinaryTask
+from training.domain.charts import Chart, Cloud, Histogram
 from training.domain.importance import importance_chart
 from training.domain.parity import PARITY_TOLERANCE
 from training.domain.task_kind import task_of
@@ -59,7 +61,10 @@ def inputs(uri: str, **changes) -> TrainInputs:  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def result(uri: str, at: Settings) -> TrainResult:
-    return train.run(inputs(uri), at)
+    """With its charts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw", draw)
+        return train.run(inputs(uri), at)
 
 
 def client_of(at: Settings):  # type: ignore[no-untyped-def]
@@ -101,7 +106,7 @@ def test_the_threshold_meets_the_alert_rate_on_the_holdout(result: TrainResult, 
     assert 0 < (scores >= model.metadata.task["threshold"]).sum() <= max(0.005 * len(scores), tied)
 
 
-def test_the_run_holds_everything(result: TrainResult, at: Settings) -> None:
+def test_the_run_holds_everything(result: TrainResult, at: Settings, tmp_path: Path) -> None:
     client = client_of(at)
     run = client.get_run(result.run_id)
     assert run.info.status == "FINISHED"
@@ -121,6 +126,8 @@ def test_the_run_holds_everything(result: TrainResult, at: Settings) -> None:
     for name in ("plots/pr_curve.png", "plots/calibration.png", "plots/feature_importance.png", "served/model.onnx"):
         assert name in files
     assert "reference/reference.parquet" in files
+    chart = Path(client.download_artifacts(result.run_id, "plots/pr_curve.png", str(tmp_path)))
+    assert chart.read_bytes().startswith(b"\x89PNG")
     (logged,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{result.run_id}'")
     assert str(logged.status) == "READY"
 
@@ -326,6 +333,13 @@ def test_plots_of_scores_that_are_all_equal(tmp_path: Path) -> None:
     draw(tmp_path, [*charts, importance_chart({"a": 0.0, "b": -0.1}, "average_precision")])
     names = ["calibration", "confusion_matrix", "feature_importance", "pr_curve", "roc_curve"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in names]
+
+
+def test_plots_of_numbers(tmp_path: Path) -> None:
+    predicted, errors = np.array([1.0, 2.0, 2.0]), np.array([0.5, -0.5, 0.0])
+    parts = {"cloud": Cloud(predicted, predicted + errors), "histogram": Histogram(errors)}
+    draw(tmp_path, [Chart(name, name, "x", "y", (part,)) for name, part in parts.items()])
+    assert {path.stem for path in tmp_path.iterdir()} == set(parts)
 
 
 def _change(path: Path, column: str, value: float) -> None:

@@ -12,7 +12,6 @@ from training import atomic, storage
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.plots import draw
 from training.adapters.registry import ModelVersion, Registry, Runs
 from training.challenger import Challenger, examine
 from training.contract.errors import DataContractError, InputError
@@ -150,6 +149,8 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     runs.log_files(challenger.run_id, folder, "verdict")
     if settings.may_serve:
+        from training.adapters.plots import draw  # A backtest, which evaluates often, needs no matplotlib for it.
+
         with TemporaryDirectory() as plots:
             draw(Path(plots), groups.charts)
             runs.log_files(challenger.run_id, Path(plots), "plots")
