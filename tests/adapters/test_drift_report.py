@@ -70,6 +70,7 @@ def test_the_report_is_written_whole_and_replaced(tmp_path: Path) -> None:
     assert values["moved"] == pytest.approx(report.columns["moved"].score)
 
 
+@pytest.mark.ci
 def test_the_scale_of_a_feature_changes_no_score(tmp_path: Path) -> None:
     """From the smallest numbers of float32 to the largest; a rate per million, a date written as a number."""
     random = np.random.default_rng(0)

@@ -456,6 +456,7 @@ def test_what_may_be_meant_is_told_and_stops_nothing(files: Path) -> None:
     assert check.run(CheckInputs(source=SOURCE), settings_of(files)).outcome == "passed"
 
 
+@pytest.mark.ci
 def test_a_feature_that_is_being_removed_is_told_and_stops_nothing(files: Path) -> None:
     """Taken out of the model alone, so that the champion that uses it goes on until a version without it serves."""
     definitions = load_definitions(files / "repo", load_model_spec(MODEL, files / "models", files / "repo").source)
@@ -467,6 +468,7 @@ def test_a_feature_that_is_being_removed_is_told_and_stops_nothing(files: Path) 
     assert check.run(CheckInputs(source=SOURCE), settings_of(files)).outcome == "passed"
 
 
+@pytest.mark.ci
 def test_sql_may_filter_by_values_of_its_own(files: Path) -> None:
     spec = yaml.safe_load((files / SPEC_OF_SOURCE).read_text())
     spec["feeds"]["events"]["columns"] |= {
@@ -479,6 +481,7 @@ def test_sql_may_filter_by_values_of_its_own(files: Path) -> None:
     assert found(files) == []
 
 
+@pytest.mark.ci
 def test_a_request_column_that_may_be_null_may_give_nan(files: Path) -> None:
     nullable = ("amount: {type: float64, minimum: 0, ", "amount: {type: float64, nullable: true, minimum: 0, ")
     replaced(SPEC_OF_SOURCE, nullable)(files)
@@ -585,6 +588,7 @@ def test_the_command_looks_at_the_model_or_the_source_that_is_named(
         assert f"No spec for {kind} 'nobody'" in "".join(capsys.readouterr())
 
 
+@pytest.mark.ci
 def test_a_mistake_in_a_model_does_not_keep_data_from_the_others(files: Path, caplog: pytest.LogCaptureFixture) -> None:
     MISTAKES["a parameter that the estimator does not have"][0](files)
     assert check.run(CheckInputs(source=SOURCE), settings_of(files)).outcome == "passed"

@@ -241,6 +241,7 @@ def test_the_same_again_is_the_same_dataset_untouched(settings: Settings) -> Non
     assert Path(first.train.uri).stat().st_mtime_ns == stamp
 
 
+@pytest.mark.ci
 def test_the_id_changes_with_all_that_determines_the_content(settings: Settings, tmp_path: Path) -> None:
     ids = [run(settings).dataset_id, run(settings, seed=1).dataset_id, run(settings, window_days=5).dataset_id]
     ids.append(run(settings, as_of=day(AS_OF - 1)).dataset_id)
@@ -476,6 +477,7 @@ def test_days_after_a_pause_longer_than_all_windows_have_no_feature_rows_by_natu
         run(settings, as_of)
 
 
+@pytest.mark.ci
 def test_days_whose_labels_did_not_arrive_are_named_with_their_shares(settings: Settings, tmp_path: Path) -> None:
     """A lost day of the holdout and half a day of the training window; what lies in the gap does not matter."""
     events, labels = payments(DAYS, per_day=12, entities=9, fraud=0.15)

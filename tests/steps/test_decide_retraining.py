@@ -211,6 +211,7 @@ def _without_champion(settings: Settings) -> DecideRetrainingResult:
     return _ask(settings, drift=DriftResult(outcome="no champion", as_of=START + timedelta(days=NEEDED)))
 
 
+@pytest.mark.ci
 def test_a_first_champion_waits_until_the_labels_have_become_features(history: Settings) -> None:
     land(history, Days(start=START, end=START + timedelta(days=NEEDED)), customers=250)
     early = _without_champion(history)
@@ -506,6 +507,7 @@ def test_a_look_that_is_repeated_counts_once(settings: Settings) -> None:
     _look(settings, TODAY + timedelta(days=15))
 
 
+@pytest.mark.ci
 def test_labels_of_a_new_champion_are_waited_for(settings: Settings) -> None:
     for day in range(14):
         _look(settings, TODAY + timedelta(days=day))

@@ -144,6 +144,7 @@ def test_better_than_the_champion_is_promoted(world: Judged) -> None:
     assert result.verdict == world.evaluate(world.good, anew=True).verdict
 
 
+@pytest.mark.ci
 def test_worse_than_the_champion_is_kept_out(world: Judged) -> None:
     world.serve(world.good)
     result = world.evaluate(world.poor)
@@ -287,6 +288,7 @@ def test_one_estimator_may_have_a_candidate_of_each_window_and_each_counts(world
     assert "- mlp 3d: out of memory" in page
 
 
+@pytest.mark.ci
 def test_the_more_candidates_the_surer_the_lead_must_be(world: Judged) -> None:
     world.serve(world.narrow)
     alone, best = world.evaluate(world.good).verdict, world.evaluate(world.good, world.poor).verdict
@@ -316,6 +318,7 @@ def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: Judged) 
     assert verdict.difference[1] - verdict.difference[0] > 0.01
 
 
+@pytest.mark.ci
 def test_with_few_entities_and_few_hours_nothing_is_promoted(world: Judged) -> None:
     verdict = _judged(world, "neither", pa.array([1]), whole_days=False)
     assert not verdict.promote
@@ -380,6 +383,7 @@ def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world:
         evaluate.run(inputs, world.settings)
 
 
+@pytest.mark.ci
 def test_killed_between_version_and_alias(world: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated = world.evaluate(world.good)
 
@@ -452,6 +456,7 @@ def test_a_number_that_an_older_registry_lacks_is_not_given_again(
     assert older.register(judged) == found
 
 
+@pytest.mark.ci
 def test_a_champion_that_the_ledger_does_not_know_is_named(older: Judged, caplog: pytest.LogCaptureFixture) -> None:
     """The ledger was restored from an older copy, or somebody moved the alias."""
     version = older.serve(older.poor)
@@ -514,6 +519,7 @@ def test_limits_that_are_not_kept_are_named_and_a_slow_moment_is_measured_again(
     assert sum(each.startswith("FAILED: ") for each in first.reasons) == 3
 
 
+@pytest.mark.ci
 def test_a_feature_that_knows_the_label_asks_for_a_person(world: Judged, tmp_path: Path) -> None:
     uri = write_dataset(tmp_path / "leaky")
     for split in ("train", "holdout"):
@@ -530,6 +536,7 @@ def test_a_feature_that_knows_the_label_asks_for_a_person(world: Judged, tmp_pat
     assert "night (1.000 of score, the whole model 1.000)" in told
 
 
+@pytest.mark.ci
 def test_a_metric_is_held_against_former_champions_that_the_ledger_names(world: Judged, tmp_path: Path) -> None:
     settings = world.settings.model_copy(update={"home": tmp_path / "home"})
     poor, good = world.serve(world.poor), world.serve(world.good)

@@ -122,6 +122,7 @@ def test_a_late_partition_changes_the_days_that_it_affects(
     same(everything(settings), everything(elsewhere))
 
 
+@pytest.mark.ci
 def test_a_correction_changes_the_days_after_its_report_alone(settings: Settings) -> None:
     events, labels = payments(30, fraud=0)
     put(settings, events, labels)
@@ -196,6 +197,7 @@ def test_events_of_another_zone_and_the_machines_zone_do_not_matter(
     assert rows_of(settings, "customer_features")["day"].tolist() == [day(5)]
 
 
+@pytest.mark.ci
 def test_killed_between_two_tables_and_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     put(settings, *payments(10))
     run(settings, 0, 8)
