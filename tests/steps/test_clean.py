@@ -76,7 +76,6 @@ def test_what_is_young_stays(place: Settings) -> None:
     assert not sum(folders.values())
 
 
-@pytest.mark.ci
 @pytest.mark.usefixtures("changing")
 def test_a_version_that_does_not_say_what_it_was_made_of_stops_the_deletion(place: Settings, tmp_path: Path) -> None:
     registry, runs = Registry(place.tracking_uri), Runs(place.tracking_uri, MODEL, str(tmp_path / "artifacts"))

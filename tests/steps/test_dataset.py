@@ -241,7 +241,6 @@ def test_the_same_again_is_the_same_dataset_untouched(settings: Settings) -> Non
     assert Path(first.train.uri).stat().st_mtime_ns == stamp
 
 
-@pytest.mark.ci
 def test_the_id_changes_with_all_that_determines_the_content(settings: Settings, tmp_path: Path) -> None:
     ids = [run(settings).dataset_id, run(settings, seed=1).dataset_id, run(settings, window_days=5).dataset_id]
     ids.append(run(settings, as_of=day(AS_OF - 1)).dataset_id)

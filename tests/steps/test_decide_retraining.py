@@ -507,7 +507,6 @@ def test_a_look_that_is_repeated_counts_once(settings: Settings) -> None:
     _look(settings, TODAY + timedelta(days=15))
 
 
-@pytest.mark.ci
 def test_labels_of_a_new_champion_are_waited_for(settings: Settings) -> None:
     for day in range(14):
         _look(settings, TODAY + timedelta(days=day))

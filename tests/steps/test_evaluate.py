@@ -144,7 +144,6 @@ def test_better_than_the_champion_is_promoted(world: Judged) -> None:
     assert result.verdict == world.evaluate(world.good, anew=True).verdict
 
 
-@pytest.mark.ci
 def test_worse_than_the_champion_is_kept_out(world: Judged) -> None:
     world.serve(world.good)
     result = world.evaluate(world.poor)
@@ -519,7 +518,6 @@ def test_limits_that_are_not_kept_are_named_and_a_slow_moment_is_measured_again(
     assert sum(each.startswith("FAILED: ") for each in first.reasons) == 3
 
 
-@pytest.mark.ci
 def test_a_feature_that_knows_the_label_asks_for_a_person(world: Judged, tmp_path: Path) -> None:
     uri = write_dataset(tmp_path / "leaky")
     for split in ("train", "holdout"):
