@@ -50,8 +50,8 @@ SHARED_FIXTURES = {
 }
 
 
-#: The folders with the tests that take longest, or that wait longest for what they start.
-COSTLY = ("tests/steps/", "tests/serving/", "tests/plugins/", "tests/adapters/", "tests/estimators/")
+#: The folders with the tests that take longest.
+COSTLY = ("tests/steps/", "tests/serving/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
