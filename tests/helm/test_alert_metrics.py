@@ -78,10 +78,10 @@ def sent() -> dict[str, dict[str, str]]:
         environment = {f"AIRFLOW__METRICS__{name.upper()}": str(value) for name, value in metrics.items()}
         # Forked: this process has imported Airflow, which takes 3 s of CPU.
         process = multiprocessing.get_context("fork").Process(
-            target=_tell, args=(environment | {"CT_LAKE_URI": str(ROOT)},)
+            target=_tell, args=(environment | {"CT_LAKE_URI": str(ROOT)},), daemon=True
         )
         process.start()
-        process.join()
+        process.join(120)
         assert process.exitcode == 0
         found: dict[str, dict[str, str]] = {}
         while True:
