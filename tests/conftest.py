@@ -52,8 +52,11 @@ SHARED_FIXTURES = {
 
 #: The folders with the tests that take longest, and files that wait for half a minute.
 COSTLY = (
-    *("tests/steps/", "tests/serving/"),
-    *("tests/local/test_stack.py", "tests/plugins/test_pods.py", "tests/storage/test_object_store.py"),
+    "tests/steps/",
+    "tests/serving/",
+    "tests/local/test_stack.py",
+    "tests/plugins/test_pods.py",
+    "tests/storage/test_object_store.py",
 )
 
 

@@ -5,6 +5,7 @@ is early, due or late. Each parcel has a note as a list of floats. Nothing lands
 written straight into the lake, so that tests can put others in their place.
 """
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -132,18 +133,6 @@ class Champion:
     """The version of the log of predictions with what it answers to all rows."""
 
 
-class Champions(dict[str, Champion]):
-    """By model. Each is trained when it is first asked for."""
-
-    def __init__(self, train: Callable[[str], Champion]) -> None:
-        super().__init__()
-        self._train = train
-
-    def __missing__(self, model: str) -> Champion:
-        self[model] = self._train(model)
-        return self[model]
-
-
 @dataclass(frozen=True)
 class Parcels:
     """The lake of the source at `versions`, and both champions, which are versions 1."""
@@ -153,7 +142,8 @@ class Parcels:
     rows: pd.DataFrame
     """All events with their labels."""
     versions: TableVersions
-    champions: Champions
+    champion: Callable[[str], Champion]
+    """Of a model. It is trained when it is first asked for."""
 
     def spec(self, model: str) -> ModelSpec:
         return load_model_spec(model, self.settings.models_dir, self.settings.feature_repo)
@@ -164,8 +154,8 @@ class Parcels:
         """The lake with `rows` in place of all events and labels (None: as it is), and with what the champion answers
         to those after its holdout. `scores`: changes the answers, in the columns of the outputs."""
         if rows is None and scores is None:
-            return self._snapshot(self.versions, self.champions[model].answered, as_of)
-        champion = self.champions[model].model
+            return self._snapshot(self.versions, self.champion(model).answered, as_of)
+        champion = self.champion(model).model
         versions = self.versions if rows is None else write(self.lakes[model], self.spec(model), rows)
         answered = self.rows if rows is None else rows
         log = answers(champion, self.spec(model), answered, scores)
@@ -173,7 +163,7 @@ class Parcels:
 
     def labelled(self, model: str, rows: pd.DataFrame) -> Snapshot:
         """As `snapshot` with `rows` that differ in their labels alone: the answers to them are the same."""
-        answered = self.champions[model].answered
+        answered = self.champion(model).answered
         return self._snapshot(write(self.lakes[model], self.spec(model), rows), answered, LOOK)
 
     @staticmethod
@@ -229,4 +219,4 @@ def build(folder: Path, mlflow_database: Path) -> Parcels:
         log = answers(model, load_model_spec(name, settings.models_dir, settings.feature_repo), rows)
         return Champion(model, lakes[name].overwrite(PREDICTIONS, log, ["day"]))
 
-    return Parcels(settings, lakes, rows, versions, Champions(train))
+    return Parcels(settings, lakes, rows, versions, functools.cache(train))

@@ -81,7 +81,7 @@ def look(world: Parcels, model: str, snapshot: Snapshot, run: str) -> DriftResul
 
 
 def scores(world: Parcels, model: str, rows: pd.DataFrame) -> np.ndarray:
-    loaded = world.champions[model].model
+    loaded = world.champion(model).model
     columns = loaded.metadata.columns
     return loaded.score(encoded({column.name: rows[column.name].to_numpy() for column in columns}, columns))
 
