@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from training.contract.base import Days
@@ -338,11 +338,8 @@ policies = st.builds(
 )
 requests = st.builds(_request, triggers, st.integers(0, 90), st.sampled_from([None, 1, 2]))
 in_any_order = st.lists(requests, max_size=40)
-#: Each example decides about dozens of requests.
-some = settings(max_examples=40)
 
 
-@some
 @given(in_any_order, policies)
 def test_never_two_of_a_kind_within_the_cooldown(put: list[Request], policy: RetrainingSpec) -> None:
     granted = [request for request, yes in _replay(put, policy) if yes]
@@ -351,7 +348,6 @@ def test_never_two_of_a_kind_within_the_cooldown(put: list[Request], policy: Ret
         assert all((later - earlier).days >= policy.cooldown_days for earlier, later in pairwise(days))
 
 
-@some
 @given(in_any_order, policies)
 def test_no_thirty_days_hold_more_than_the_budget(put: list[Request], policy: RetrainingSpec) -> None:
     days = [request.seen for request, yes in _replay(put, policy) if yes and request.trigger != "person"]
@@ -359,7 +355,6 @@ def test_no_thirty_days_hold_more_than_the_budget(put: list[Request], policy: Re
         assert sum(start <= day < start + timedelta(days=30) for day in days) <= policy.budget_per_30_days
 
 
-@some
 @given(in_any_order, policies, st.integers(1, 5))
 def test_no_thirty_days_cost_more_than_the_limit(put: list[Request], policy: RetrainingSpec, limit: int) -> None:
     costs = {"costs": CostsSpec(training=1.0), "maximum_cost_per_30_days": float(limit)}
@@ -369,7 +364,6 @@ def test_no_thirty_days_cost_more_than_the_limit(put: list[Request], policy: Ret
         assert sum(start <= day < start + timedelta(days=30) for day in days) <= limit
 
 
-@some
 @given(in_any_order, policies)
 def test_people_are_always_granted_and_nothing_twice(put: list[Request], policy: RetrainingSpec) -> None:
     decided = _replay(put + put, policy)
@@ -378,7 +372,6 @@ def test_people_are_always_granted_and_nothing_twice(put: list[Request], policy:
     assert all(decide(request, again, policy, WINDOW).outcome == "refused" for request, yes in decided if yes)
 
 
-@some
 @given(in_any_order, requests, policies, st.randoms())
 def test_a_decision_depends_on_what_is_known_not_on_its_order(
     put: list[Request], request_: Request, policy: RetrainingSpec, random
@@ -388,7 +381,6 @@ def test_a_decision_depends_on_what_is_known_not_on_its_order(
     assert decide(request_, _history(*known), policy, WINDOW) == decide(request_, _history(*shuffled), policy, WINDOW)
 
 
-@some
 @given(in_any_order, policies)
 def test_granted_drift_was_seen_in_as_many_successive_windows(put: list[Request], policy: RetrainingSpec) -> None:
     decided = _replay(put, policy)

@@ -22,7 +22,7 @@ from training.settings import Settings
 def without_charts() -> Iterator[None]:
     """Steps leave an empty file for each chart: to draw them takes half of the time of a training.
 
-    tests/adapters/test_plots.py draws, and so does the first training of test_train.py.
+    tests/adapters/test_plots.py draws, and so do the first training of test_train.py and an evaluation with slices.
     """
 
     def name(folder: Path, charts: Iterable[Chart]) -> None:

@@ -19,10 +19,12 @@ from testing.spec_files import Raw, spec_files
 from testing.verdicts import computed
 from tests.cases import others_in_ci
 from tests.steps.training_rows import NAMES, START, write_dataset
+from training.adapters import plots
 from training.adapters.datasets import Dataset
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
+from training.adapters.plots import draw
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError, TransientError
@@ -645,8 +647,9 @@ _HOLDOUT_START = datetime(2026, 1, 19, tzinfo=UTC)
 
 
 def test_slices_calibration_and_fairness_are_in_the_verdict_the_report_and_the_run(
-    world: Judged, tmp_path: Path
+    world: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plots, "draw", draw)
     result = _with_groups(
         world,
         tmp_path,
@@ -682,6 +685,8 @@ def test_slices_calibration_and_fairness_are_in_the_verdict_the_report_and_the_r
         assert heading in page
     drawn = {file.path for file in world.registry._client.list_artifacts(world.good.run_id, "plots")}
     assert "plots/reliability.png" in drawn
+    chart = world.registry._client.download_artifacts(world.good.run_id, "plots/reliability.png", str(tmp_path))
+    assert Path(chart).read_bytes().startswith(b"\x89PNG")
     assert json.loads(Path(result.report_uri).read_text()) == result.model_dump(mode="json")
 
 

@@ -48,7 +48,7 @@ def scored(
 
 
 @given(rows)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_metrics_are_those_of_scikit_learn(rows: list[tuple[int, int, int, int]]) -> None:
     labels, tenths, entities, weights = (np.array(column) for column in zip(*rows, strict=True))
     scores = (tenths / 10).astype(np.float32)

@@ -50,7 +50,7 @@ def expected(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 @given(rows)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_metrics_are_those_of_scikit_learn(rows: list[tuple[str, tuple[int, int, int], int]]) -> None:
     labels = np.array([label for label, _, _ in rows], dtype=object)
     scores = np.array([sixteenths for _, sixteenths, _ in rows], dtype=np.float32) / 16

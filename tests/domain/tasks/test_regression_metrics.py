@@ -42,7 +42,7 @@ def expected(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 @given(rows)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_metrics_are_those_of_scikit_learn(rows: list[tuple[int, int, int]]) -> None:
     labels, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
     labels, scores = labels / 4, (scores / 4).astype(np.float32)
